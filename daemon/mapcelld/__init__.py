@@ -1,0 +1,1 @@
+"""The daemon: who may see which bytes, and for how long."""

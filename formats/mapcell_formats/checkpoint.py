@@ -1,0 +1,94 @@
+"""What a checkpoint is once its header was read, and what a reader of one format has to offer.
+
+A reader looks at bytes and answers with a `Checkpoint`: which tensors there are and where their bytes lie. It never
+reads the tensors themselves. Whoever stages or maps them takes the extents from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Protocol
+
+from .dtypes import ITEMSIZE
+from .source import ByteSource, FileSource
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """`nbytes` consecutive bytes at `offset` of the checkpoint's source number `source`."""
+
+    source: int
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTensor:
+    """One tensor as the checkpoint holds it: little-endian, C order, its bytes the extents one after another.
+
+    `dtype` is spelled as in `dtypes.CODES`. A tensor without elements has no extents or one of 0 bytes.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    extents: tuple[Extent, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor: elements times item size."""
+        return prod(self.shape) * ITEMSIZE[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The parsed and validated header of one checkpoint.
+
+    Guaranteed by every reader: names are unique and no longer than MAX_NAME_BYTES in UTF-8, dtypes are known, the
+    extents of a tensor add up to its `nbytes` and lie within their source. Tensors come in the file's order.
+    """
+
+    format: str
+    tensors: tuple[SourceTensor, ...]
+    sources: tuple[ByteSource, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors together."""
+        return sum(t.nbytes for t in self.tensors)
+
+    def mappable(self) -> bool:
+        """Whether every tensor can be used where it lies: one extent of a file, aligned to its item size."""
+        return all(isinstance(s, FileSource) for s in self.sources) and all(
+            len(t.extents) <= 1 and all(e.offset % ITEMSIZE[t.dtype] == 0 for e in t.extents) for t in self.tensors
+        )
+
+
+class Reader(Protocol):
+    """One checkpoint format. A module of this package holds one reader and the byte layout it reads."""
+
+    @property
+    def format(self) -> str: ...
+
+    def accepts(self, head: bytes, size: int) -> bool:
+        """Whether a file of `size` bytes that starts with `head` (up to HEAD_BYTES) is of this format."""
+        ...
+
+    def parse(self, source: ByteSource) -> Checkpoint:
+        """The checkpoint in `source`. FormatError names the tensor and offset; nothing is executed."""
+        ...
+
+
+# How much of a file detection sees: enough for every magic number in use, little enough to read always.
+HEAD_BYTES = 64
+# Longer names occur in no real checkpoint; NumPy, MindSpore and the manifest all index by name.
+MAX_NAME_BYTES = 4096
+# A checkpoint of the largest published models has under 100,000 tensors.
+MAX_TENSORS = 1_000_000
+# NumPy's own limit in version 1; version 2 allows 64.
+MAX_RANK = 32
+# A header of 100,000 tensors takes 10 to 15 MB; the safetensors library itself stops at 100 MB.
+MAX_HEADER_BYTES = 100_000_000

@@ -1,0 +1,1 @@
+"""Networks whose parameters are views of shared memory."""
