@@ -1,0 +1,165 @@
+"""`Weights`: a mapping of tensor names to arrays over shared, or at worst this process's own, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, Self
+
+from mapcell_formats.errors import BindError, MapcellError, NotFound
+from mapcell_formats.manifest import Manifest, TensorEntry, near
+
+if TYPE_CHECKING:
+    from .mapping import Array
+
+
+class Backing(Protocol):
+    """Where the arrays come from: a lease of the daemon's, or files that this process opened itself."""
+
+    @property
+    def backend(self) -> Literal["daemon", "process"]: ...
+
+    def array(self, entry: TensorEntry) -> Array:
+        """The array of `entry`. Called for any entry of the manifest, from any thread."""
+        ...
+
+    def newer(self) -> str | None:
+        """The version that the name means now, if it is another one."""
+        ...
+
+    def close(self) -> None:
+        """Lets go; arrays that were handed out stay valid."""
+        ...
+
+
+def select(manifest: Manifest, keys: tuple[str, ...] | None, prefix: str) -> frozenset[str] | None:
+    """The names that `keys` and `prefix` choose, None for all. NotFound with near names for a key that is missing."""
+    if keys is None:
+        return frozenset(n for n in manifest.names() if n.startswith(prefix)) if prefix else None
+    for key in keys:
+        if manifest.find(key) < 0:
+            raise NotFound(f"no tensor {key!r}{near(key, list(manifest.names()))}", tensor=key)
+    return frozenset(k for k in keys if k.startswith(prefix))
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsStatistics:
+    """A snapshot: tensors there are, tensors viewed so far, bytes of all, bytes of those viewed."""
+
+    tensors: int
+    viewed: int
+    nbytes: int
+    nbytes_viewed: int
+
+
+class Weights(Mapping[str, "Array"]):
+    """The tensors of one version, each a view made when it is first asked for.
+
+    `w[name]` is a NumPy array without a copy: read-only, or copy-on-write when attached with mode="c". Raises
+    NotFound (a LookupError) with near names for an unknown one. `close()` ends this object's own hold; arrays that
+    were handed out keep their memory, and with it the lease, until the last one is gone.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        backing: Backing,
+        *,
+        name: str,
+        source: str | None,
+        selected: frozenset[str] | None = None,
+    ) -> None:
+        self._manifest = manifest
+        self._backing: Backing | None = backing
+        self._selected = selected
+        self._viewed: dict[str, int] = {}
+        about = manifest.description()
+        self.name = name
+        self.source = source
+        self.version = about.version
+        self.verified = about.verified
+        self.residence = about.residence
+        self.format = about.format
+        self.metadata: dict[str, str] = dict(about.metadata)
+        self.backend = backing.backend
+
+    def entry(self, name: str) -> TensorEntry:
+        """Where the tensor lies. NotFound with near names when there is none of that name."""
+        if self._selected is not None and name not in self._selected:
+            raise NotFound(f"no tensor {name!r}{near(name, sorted(self._selected))}", tensor=name)
+        return self._manifest[name]
+
+    def entries(self) -> Iterator[TensorEntry]:
+        """All entries in the checkpoint's order."""
+        every = self._manifest.entries()
+        return every if self._selected is None else (e for e in every if e.name in self._selected)
+
+    def __getitem__(self, name: str) -> Array:
+        entry = self.entry(name)
+        array = self._open().array(entry)
+        self._viewed[name] = entry.nbytes
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        every = self._manifest.names()
+        return every if self._selected is None else (n for n in every if n in self._selected)
+
+    def __len__(self) -> int:
+        return len(self._manifest) if self._selected is None else len(self._selected)
+
+    def __contains__(self, name: object) -> bool:
+        if not isinstance(name, str) or (self._selected is not None and name not in self._selected):
+            return False
+        return self._manifest.find(name) >= 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors together."""
+        return sum(e.nbytes for e in self.entries())
+
+    def slice(self, name: str, axis: int, rank: int, world: int) -> Array:
+        """Part number `rank` of `world` equal parts of the tensor along `axis`: a strided view, no copy.
+
+        BindError when the axis does not exist or cannot be cut into `world` equal parts.
+        """
+        array = self[name]
+        if not -array.ndim <= axis < array.ndim:
+            raise BindError(f"tensor {name!r} of shape {array.shape} has no axis {axis}")
+        size = array.shape[axis]
+        if not 0 <= rank < world or size % world:
+            raise BindError(f"axis {axis} of {name!r} has {size} elements: there is no part {rank} of {world}")
+        part = size // world
+        index: list[slice] = [slice(None)] * array.ndim
+        index[axis] = slice(rank * part, (rank + 1) * part)
+        return array[tuple(index)]
+
+    def newer(self) -> str | None:
+        """None, or the version that the name means now."""
+        return self._open().newer()
+
+    def statistics(self) -> WeightsStatistics:
+        """A snapshot of what was viewed so far."""
+        return WeightsStatistics(len(self), len(self._viewed), self.nbytes, sum(self._viewed.values()))
+
+    def close(self) -> None:
+        """Ends this object's hold; a second call does nothing. Arrays that were handed out stay valid."""
+        backing, self._backing = self._backing, None
+        if backing is not None:
+            backing.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Weights {self.name!r} {self.version} {len(self)} tensors, {self.residence}, "
+            f"through the {self.backend}{'' if self._backing else ', closed'}>"
+        )
+
+    def _open(self) -> Backing:
+        if self._backing is None:
+            raise MapcellError(f"these weights of {self.name!r} were closed; attach again")
+        return self._backing
