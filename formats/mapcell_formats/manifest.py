@@ -157,7 +157,7 @@ class Manifest:
         self._checksums = parts[3].cast("I")
         self._order = parts[4].cast("I")
         self._dims, self._names, self._text = parts[5], parts[6], parts[7]
-        self._count = n
+        self._count: int = n
 
     def __len__(self) -> int:
         return self._count

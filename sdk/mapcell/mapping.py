@@ -6,6 +6,7 @@ import mmap
 from typing import Any, Literal
 
 import numpy as np
+
 from mapcell_formats.dtypes import numpy_dtype
 from mapcell_formats.manifest import TensorEntry
 

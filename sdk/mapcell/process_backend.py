@@ -12,6 +12,7 @@ from threading import Lock
 from typing import Literal
 
 import numpy as np
+
 from mapcell_formats.checkpoint import Checkpoint, SourceTensor
 from mapcell_formats.detect import read_checkpoint
 from mapcell_formats.digest import file_identity, provisional_id
@@ -76,7 +77,7 @@ class ProcessBacking:
 
     def _copy(self, tensor: SourceTensor, entry: TensorEntry) -> Array:
         array = np.empty(tensor.shape, numpy_dtype(tensor.dtype))
-        target, done = memoryview(array.reshape(-1).view(np.uint8)), 0
+        target, done = array.reshape(-1).view(np.uint8).data, 0
         for extent in tensor.extents:
             self._sources[extent.source].read_into(extent.offset, target[done : done + extent.nbytes])
             done += extent.nbytes

@@ -1,0 +1,346 @@
+"""Every message that crosses a socket of mapcell, with its limits. ARCHITECTURE.md draws the sequences.
+
+Three channels carry them:
+
+* control (ZeroMQ ROUTER): REQUESTS from a client, one of REPLIES to each under the same request number, and EVENTS
+  under number 0 to those who asked for them by Watch.
+* handles (SEQPACKET): one Redeem from a client, then from the daemon any number of Progress and one Grant or Refused.
+* jobs (a socket pair between the daemon and one stager): Job, then what stands under the stager's half below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from .errors import MapcellError, from_wire
+
+# A request holds at most MAX_ITEMS names; replies hold rows, never tensors.
+MAX_CONTROL_BYTES = 1 << 20
+# Redeem holds a ticket; Grant the sizes of at most MAX_DESCRIPTORS segments.
+MAX_HANDLE_BYTES = 64 << 10
+# The kernel passes at most 253 descriptors in one message (SCM_MAX_FD).
+MAX_DESCRIPTORS = 250
+TICKET_BYTES = 16
+# A ticket that nobody redeems is forgotten: the client asks again.
+TICKET_SECONDS = 30.0
+
+
+# --- values inside messages ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What of a checkpoint is wanted: floating tensors as `dtype` ("" as they are), only `keys`, only `prefix`."""
+
+    dtype: str = ""
+    keys: tuple[str, ...] | None = None
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """One version of one model, as `mapcell ls` shows it. Sizes in bytes, `leases` a count."""
+
+    name: str
+    version: str
+    tags: tuple[str, ...]
+    state: str
+    residence: str
+    dtype: str
+    nbytes: int
+    tensors: int
+    leases: int
+    pinned: bool
+    verified: bool
+    format: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRow:
+    """One lease, as `mapcell ps` shows it. `since` in seconds since the epoch, `nbytes` what its version holds."""
+
+    pid: int
+    uid: int
+    command: str
+    name: str
+    version: str
+    since: float
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StagingRow:
+    """One checkpoint being staged: bytes done of all, clients waiting for it."""
+
+    name: str
+    step: str
+    done: int
+    total: int
+    waiting: int
+
+
+# --- control: requests ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Asks for a ticket to a model by name ("minilm", "minilm:tag", "minilm@version")."""
+
+    OP: ClassVar[str] = "attach"
+    name: str
+    selection: Selection = field(default_factory=Selection)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Asks for a ticket to redeem with descriptors of one's own: a checkpoint by path.
+
+    `paths` are what to call the files, in the order in which their descriptors will come. `name`, when not empty,
+    registers the checkpoint as a model of that name; `hold` keeps staging it when the asker leaves.
+    """
+
+    OP: ClassVar[str] = "offer"
+    paths: tuple[str, ...]
+    selection: Selection = field(default_factory=Selection)
+    residence: str = "auto"
+    name: str = ""
+    tag: str = ""
+    pin: bool = False
+    hold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListModels:
+    """Asks for Models: what the asker may see."""
+
+    OP: ClassVar[str] = "list"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Asks for the one row that `name` means now, without a ticket."""
+
+    OP: ClassVar[str] = "resolve"
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListLeases:
+    """Asks for Leases: those the asker may see."""
+
+    OP: ClassVar[str] = "leases"
+
+
+@dataclass(frozen=True, slots=True)
+class GetStatus:
+    """Asks for Status."""
+
+    OP: ClassVar[str] = "status"
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """Retires what `name` means and gives its memory back once no lease holds it."""
+
+    OP: ClassVar[str] = "unload"
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Subscribes to Events of the model `name`, or of all when empty. Answered by Models, the snapshot."""
+
+    OP: ClassVar[str] = "watch"
+    name: str = ""
+
+
+# --- control: replies and events ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A one-time right to redeem on the handle channel, bound to the asker's uid, good for TICKET_SECONDS."""
+
+    OP: ClassVar[str] = "ticket"
+    ticket: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """Rows in the order of names, newest version first."""
+
+    OP: ClassVar[str] = "models"
+    rows: tuple[ModelRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Leases:
+    """Rows in the order in which the leases began."""
+
+    OP: ClassVar[str] = "lease-list"
+    rows: tuple[LeaseRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The daemon in figures. `uptime` in seconds; budget, sealed and mapped in bytes; the rest counts."""
+
+    OP: ClassVar[str] = "daemon-status"
+    pid: int
+    version: str
+    uptime: float
+    budget: int
+    sealed: int
+    mapped: int
+    models: int
+    leases: int
+    connections: int
+    descriptors: int
+    stagers: int
+    staging: tuple[StagingRow, ...]
+    runtime: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An error of errors.py, on any channel."""
+
+    OP: ClassVar[str] = "refused"
+    code: str
+    message: str
+    details: dict[str, str | int | None]
+
+    @classmethod
+    def of(cls, error: MapcellError) -> Refused:
+        """The message that carries `error`."""
+        return cls(error.code, error.message, dict(error.details))
+
+    def error(self) -> MapcellError:
+        """The error that this message carries."""
+        return from_wire(self.code, self.message, self.details)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something happened to a version: `kind` is "staging", "progress", "ready", "retired" or "failed".
+
+    `number` counts this subscriber's events without a gap.
+    """
+
+    OP: ClassVar[str] = "event"
+    number: int
+    kind: str
+    name: str
+    version: str
+    done: int
+    total: int
+    detail: str
+
+
+# --- handles --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Redeem:
+    """The one message of a client on this channel; an offer's descriptors come with it."""
+
+    OP: ClassVar[str] = "redeem"
+    ticket: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far staging is: `done` of `total` bytes in `step` ("reading", "hashing" ...)."""
+
+    OP: ClassVar[str] = "progress"
+    step: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The lease. With it come the manifest's descriptor and one for each segment, sizes in bytes as given."""
+
+    OP: ClassVar[str] = "grant"
+    name: str
+    version: str
+    manifest: int
+    segments: tuple[int, ...]
+
+
+# --- jobs -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a stager is to do. Descriptors come with it: its job channel, then what `kind` says.
+
+    kind "offer": the client's connection, whose next message holds the checkpoint's descriptors; `paths` name them.
+    kind "configured": nothing; `paths` are opened beneath `roots`.
+    kind "derive": the manifest and segments of a version of ours, to be cast or selected from.
+    """
+
+    OP: ClassVar[str] = "job"
+    kind: str
+    paths: tuple[str, ...]
+    roots: tuple[str, ...]
+    selection: Selection
+    residence: str
+    base: str
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """From the stager: what the source's files look like through their descriptors (digest.file_identity)."""
+
+    OP: ClassVar[str] = "identified"
+    pid: int
+    identities: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """From the stager, once parsed: what it will hold and how many bytes it would allocate (0 when mapped)."""
+
+    OP: ClassVar[str] = "sized"
+    residence: str
+    nbytes: int
+    tensors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proceed:
+    """To the stager: go on after Identified or Sized."""
+
+    OP: ClassVar[str] = "proceed"
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """From the stager: done. The manifest's descriptor and one for each segment come with it, sizes as given."""
+
+    OP: ClassVar[str] = "staged"
+    version: str
+    residence: str
+    format: str
+    dtype: str
+    verified: bool
+    tensors: int
+    manifest: int
+    segments: tuple[int, ...]
+
+
+def _table(*classes: type[Any]) -> Mapping[str, type[Any]]:
+    return {cls.OP: cls for cls in classes}
+
+
+REQUESTS = _table(Attach, Offer, ListModels, Resolve, ListLeases, GetStatus, Unload, Watch)
+REPLIES = _table(Ticket, Models, Leases, Status, Refused, Event)
+REDEMPTIONS = _table(Redeem)
+HANDOUTS = _table(Progress, Grant, Refused)
+STAGER_ORDERS = _table(Job, Proceed)
+STAGER_REPORTS = _table(Identified, Sized, Progress, Staged, Refused)

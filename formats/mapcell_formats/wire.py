@@ -1,0 +1,203 @@
+"""How a message becomes bytes and back: msgpack of ``[protocol, id, operation, {field: value}]``.
+
+Pure functions. What may stand in a message is decided by its dataclass alone (messages.py): a field that is unknown,
+missing or of another type, an extension type, a string or list over its limit, is a ProtocolError that names the
+operation and the field. Nothing is allocated beyond what the payload itself holds, whose size the caller bounds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import msgpack
+
+from .errors import ProtocolError
+
+# Raised whenever a message changes. Peers of different numbers refuse each other by name.
+PROTOCOL = 1
+# A path is at most 4,096 bytes on Linux, a tensor's name as long in the formats.
+MAX_STRING = 4096
+# An error's text may quote a path and several names.
+MAX_TEXT = 16_384
+# msgpack makes a list of the announced length before its items arrive, at up to 1,024 levels: 4,096 keep that to 32 MiB.
+MAX_ITEMS = 4096
+# What a client accepts from its daemon: rows of leases and models.
+MAX_ROWS = 100_000
+MAX_INTEGER = 2**63 - 1
+
+Check = Callable[[Any], Any]
+
+
+def encode(message: Any, request: int = 0) -> bytes:
+    """The payload of `message`, answering or asking under the number `request`."""
+    packed: bytes = msgpack.packb([PROTOCOL, request, type(message).OP, _plain(message)])
+    return packed
+
+
+def decode(payload: bytes, operations: Mapping[str, type[Any]], max_items: int = MAX_ITEMS) -> tuple[int, Any]:
+    """(request number, message) of `payload`, one of `operations`. ProtocolError says what is wrong with it."""
+    request, op, fields = _envelope(payload, max_items)
+    cls = operations.get(op)
+    if cls is None:
+        raise ProtocolError(f"unknown operation {op[:64]!r}", request=request)
+    try:
+        return request, _build(cls, fields)
+    except ProtocolError as exc:
+        raise ProtocolError(f"{op}: {exc.message}", request=request) from None
+
+
+def _envelope(payload: bytes, max_items: int) -> tuple[int, str, Any]:
+    try:
+        raw = msgpack.unpackb(
+            payload,
+            max_ext_len=0,
+            max_str_len=MAX_TEXT,
+            max_bin_len=MAX_TEXT,
+            max_array_len=max_items,
+            max_map_len=64,
+        )
+    # msgpack raises its own subclasses of ValueError, and RecursionError and UnicodeDecodeError through the same call.
+    except (ValueError, RecursionError, msgpack.exceptions.UnpackException) as exc:
+        raise ProtocolError(f"message of {len(payload)} bytes is not msgpack within the limits: {exc}") from None
+    if not isinstance(raw, list) or len(raw) != 4:
+        raise ProtocolError("a message is [protocol, request, operation, fields]")
+    protocol, request, op, fields = raw
+    if type(request) is not int or not 0 <= request <= MAX_INTEGER:
+        raise ProtocolError("the request's number is no integer from 0 to 2^63-1")
+    if type(protocol) is not int or protocol != PROTOCOL:
+        raise ProtocolError(
+            f"protocol {str(protocol)[:32]} met {PROTOCOL}: install the same mapcell on both sides", request=request
+        )
+    if not isinstance(op, str):
+        raise ProtocolError("the operation is no string", request=request)
+    return request, op, fields
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _build(cls: type[Any], fields: Any) -> Any:
+    if not isinstance(fields, dict):
+        raise ProtocolError(f"the fields of {cls.__name__} are no map")
+    checks = _checks(cls)
+    if fields.keys() != checks.keys():
+        extra, missing = sorted(map(str, fields.keys() - checks.keys())), sorted(checks.keys() - fields.keys())
+        raise ProtocolError(f"unknown fields {extra[:8]}, missing fields {missing[:8]}")
+    values = {}
+    for name, check in checks.items():
+        try:
+            values[name] = check(fields[name])
+        except (TypeError, ValueError) as exc:
+            raise ProtocolError(f"field {name!r}: {exc}") from None
+    return cls(**values)
+
+
+@cache
+def _checks(cls: Any) -> dict[str, Check]:
+    hints = typing.get_type_hints(cls)
+    return {f.name: _check_for(hints[f.name]) for f in dataclasses.fields(cls)}
+
+
+def _check_for(kind: Any) -> Check:
+    if kind in _SCALARS:
+        return _SCALARS[kind]
+    if dataclasses.is_dataclass(kind):
+        return lambda value: _build(typing.cast(type[Any], kind), value)
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        return _tuple_of(_check_for(args[0]))
+    if origin is dict:
+        return _map_of(_check_for(args[1]))
+    if origin in (types.UnionType, typing.Union):
+        return _any_of([_check_for(a) for a in args])
+    raise AssertionError(f"no check for {kind}")
+
+
+def _string(value: Any) -> str:
+    if type(value) is not str:
+        raise TypeError("is no string")
+    if len(value) > MAX_TEXT:
+        raise ValueError(f"is longer than {MAX_TEXT} characters")
+    return value
+
+
+def _bytes(value: Any) -> bytes:
+    if type(value) is not bytes:
+        raise TypeError("is no byte string")
+    return value
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError("is no integer")
+    if not -MAX_INTEGER <= value <= MAX_INTEGER:
+        raise ValueError("is outside -2^63 to 2^63")
+    return value
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise TypeError("is no number")
+    return float(value)
+
+
+def _boolean(value: Any) -> bool:
+    if type(value) is not bool:
+        raise TypeError("is no boolean")
+    return value
+
+
+def _none(value: Any) -> None:
+    if value is not None:
+        raise TypeError("is not nil")
+
+
+def _tuple_of(check: Check) -> Check:
+    def checked(value: Any) -> tuple[Any, ...]:
+        if type(value) is not list:
+            raise TypeError("is no list")
+        return tuple(check(v) for v in value)
+
+    return checked
+
+
+def _map_of(check: Check) -> Check:
+    def checked(value: Any) -> dict[str, Any]:
+        if type(value) is not dict:
+            raise TypeError("is no map")
+        return {_string(k): check(v) for k, v in value.items()}
+
+    return checked
+
+
+def _any_of(checks: list[Check]) -> Check:
+    def checked(value: Any) -> Any:
+        faults = []
+        for check in checks:
+            try:
+                return check(value)
+            except (TypeError, ValueError, ProtocolError) as exc:
+                faults.append(str(exc))
+        raise TypeError(" and ".join(faults))
+
+    return checked
+
+
+_SCALARS: Mapping[Any, Check] = {
+    str: _string,
+    bytes: _bytes,
+    int: _integer,
+    float: _number,
+    bool: _boolean,
+    type(None): _none,
+}
