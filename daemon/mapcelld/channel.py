@@ -1,0 +1,90 @@
+"""Messages with descriptors over a SEQPACKET socket: whole or not at all, and no descriptor is ever leaked.
+
+Source: unix(7), recvmsg(2). Every receive sets MSG_CMSG_CLOEXEC, so that a stager forked at that moment inherits none.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from mapcell_formats.errors import ProtocolError
+
+_UCRED = struct.Struct("3i")
+_SO_PEERGROUPS = 59
+# More supplementary groups than this are cut off by no system in use (NGROUPS_MAX is 65,536).
+_MAX_GROUPS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who is at the other end of a UNIX socket, as the kernel saw it when the connection was made."""
+
+    pid: int
+    uid: int
+    gid: int
+    groups: frozenset[int] = frozenset()
+
+
+def credentials(sock: socket.socket) -> Credentials:
+    """Who connected `sock`, supplementary groups included."""
+    pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    try:
+        raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * 64)
+    except OSError:
+        try:
+            raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * _MAX_GROUPS)
+        except OSError:
+            raw = b""
+    return Credentials(pid, uid, gid, frozenset(array.array("i", raw)) | {gid})
+
+
+def send(sock: socket.socket, payload: bytes, fds: Sequence[int] = ()) -> None:
+    """Sends one message with descriptors, which stay the caller's. OSError as sendmsg raises it."""
+    socket.send_fds(sock, [payload], list(fds), socket.MSG_NOSIGNAL)
+
+
+def receive(sock: socket.socket, max_bytes: int, max_fds: int) -> tuple[bytes, list[int]]:
+    """One message and its descriptors, which the caller then owns; (b"", []) at the end of the stream.
+
+    ProtocolError when the message or its descriptors were cut off; those that came are closed.
+    """
+    payload, fds, flags, _ = socket.recv_fds(sock, max_bytes, max_fds, socket.MSG_CMSG_CLOEXEC)
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        close_all(fds)
+        raise ProtocolError(f"message of more than {max_bytes} bytes or {max_fds} descriptors")
+    return payload, list(fds)
+
+
+def peek(sock: socket.socket, max_bytes: int) -> bytes:
+    """The next message, left in the queue, its descriptors not installed here. ProtocolError when it is longer."""
+    payload, _, flags, _ = sock.recvmsg(max_bytes, 0, socket.MSG_PEEK)
+    if flags & socket.MSG_TRUNC:
+        raise ProtocolError(f"message of more than {max_bytes} bytes")
+    return payload
+
+
+def discard(sock: socket.socket) -> None:
+    """Takes the next message out of the queue; the kernel drops its descriptors without installing them."""
+    sock.recvmsg(1, 0)
+
+
+def close_all(fds: Sequence[int]) -> None:
+    """Closes every descriptor of `fds`, whatever becomes of the others."""
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def owned(fds: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Closes `fds` when the block ends, however it ends."""
+    try:
+        yield fds
+    finally:
+        close_all(fds)

@@ -1,0 +1,144 @@
+"""Foreign descriptors and configured paths: what a stager opens or is sent, and what it refuses. Runs in stagers only.
+
+A descriptor from a client may be anything. One of FUSE can hang read, fstat and even close for ever, which is why the
+daemon never holds one; here it costs a stager that is abandoned at its deadline. Source: openat2(2), fstatfs(2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import socket
+import stat
+import struct
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from mapcell_formats.errors import AccessDenied, FormatError, NotFound, ProtocolError, StagingFailed
+from mapcell_formats.messages import MAX_DESCRIPTORS, MAX_HANDLE_BYTES
+from mapcell_formats.source import FileSource
+from mapcelld import channel
+
+_O_PATH = 0o10000000
+# Local and cluster file systems whose reads end. FUSE (0x65735546) is not one: its server decides when they end.
+_FILE_SYSTEMS = {
+    0xEF53: "ext4",
+    0x58465342: "xfs",
+    0x9123683E: "btrfs",
+    0x01021994: "tmpfs",
+    0x858458F6: "ramfs",
+    0x794C7630: "overlay",
+    0x2FC12FC1: "zfs",
+    0xF2F52010: "f2fs",
+    0xCA451A4E: "bcachefs",
+    0x73717368: "squashfs",
+    0xE0F5E1E2: "erofs",
+    0x9660: "iso9660",
+    0x6969: "nfs",
+    0x00C36400: "ceph",
+    0x0BD00BD0: "lustre",
+    0x47504653: "gpfs",
+}
+_SYS_OPENAT2 = 437
+_RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_BENEATH = 0x08
+
+
+def receive_offer(connection: socket.socket, paths: Sequence[str]) -> list[FileSource]:
+    """The checkpoint's files that the client sends next on `connection`, checked. The caller owns the sources.
+
+    ProtocolError when their number is not that of `paths`; AccessDenied or FormatError for a descriptor that is no
+    regular file opened read-only on a file system that answers.
+    """
+    _, fds = channel.receive(connection, MAX_HANDLE_BYTES, MAX_DESCRIPTORS)
+    if len(fds) != len(paths):
+        channel.close_all(fds)
+        raise ProtocolError(f"{len(fds)} descriptors came for {len(paths)} files")
+    sources: list[FileSource] = []
+    try:
+        while fds:
+            _check_foreign(fds[0], paths[len(sources)])
+            fd = fds.pop(0)
+            sources.append(FileSource(fd, paths[len(sources)]))
+    except BaseException:
+        channel.close_all(fds)
+        close_sources(sources)
+        raise
+    return sources
+
+
+def open_configured(paths: Sequence[str], roots: Sequence[str]) -> list[FileSource]:
+    """The files that the operator named, opened beneath one of `roots`. The caller owns the sources.
+
+    Symbolic links are followed as long as they stay beneath the root. NotFound, AccessDenied or FormatError else.
+    """
+    sources: list[FileSource] = []
+    try:
+        for path in paths:
+            sources.append(FileSource(_open_beneath(path, roots), path))
+    except BaseException:
+        close_sources(sources)
+        raise
+    return sources
+
+
+def close_sources(sources: Sequence[FileSource]) -> None:
+    """Closes them all."""
+    for source in sources:
+        source.close()
+
+
+def _check_foreign(fd: int, path: str) -> None:
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    if flags & _O_PATH or flags & os.O_ACCMODE != os.O_RDONLY:
+        raise AccessDenied(f"{path}: the descriptor has to be open for reading only", path=path)
+    kind = _file_system(fd)
+    if kind not in _FILE_SYSTEMS:
+        raise AccessDenied(
+            f"{path} lies on a file system of type {kind:#x}, which may answer late or never; copy the file to a local "
+            "one, or attach with daemon='never'",
+            path=path,
+        )
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        raise FormatError(
+            "is a directory" if stat.S_ISDIR(mode) else "is not a regular file", path=path, expected="a checkpoint file"
+        )
+
+
+def _file_system(fd: int) -> int:
+    # struct statfs begins with the type as a long on every architecture that Linux supports in 64 bits.
+    buffer = ctypes.create_string_buffer(256)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.fstatfs(fd, buffer) != 0:
+        raise StagingFailed(f"fstatfs failed: {os.strerror(ctypes.get_errno())}")
+    return int(struct.unpack_from("@l", buffer)[0]) & 0xFFFFFFFF
+
+
+def _open_beneath(path: str, roots: Sequence[str]) -> int:
+    for root in roots or ("/",):
+        if PurePath(path).is_relative_to(root):
+            break
+    else:
+        raise AccessDenied(f"{path} lies beneath none of the configured roots {list(roots)}", path=path)
+    folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return _openat2(folder, str(PurePath(path).relative_to(root)))
+    except FileNotFoundError:
+        raise NotFound(f"{path}: no such file", path=path) from None
+    except OSError as exc:
+        raise AccessDenied(f"{path}: {exc.strerror}; links may not lead out of {root}", path=path) from None
+    finally:
+        os.close(folder)
+
+
+def _openat2(folder: int, relative: str) -> int:
+    how = struct.pack(
+        "<QQQ", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS
+    )
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.syscall(_SYS_OPENAT2, folder, os.fsencode(relative), how, len(how))
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return int(fd)

@@ -1,0 +1,76 @@
+"""Anonymous memory that is filled once and then sealed, so that the kernel refuses every later change.
+
+Source: memfd_create(2), fcntl(2) "File Sealing". MFD_NOEXEC_SEAL and F_SEAL_EXEC exist since Linux 6.3 and are used
+where the kernel knows them.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from mapcell_formats.errors import StagingFailed
+
+_MFD_NOEXEC_SEAL = 0x0008
+_F_SEAL_EXEC = 0x0020
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+def create(name: str, nbytes: int) -> int:
+    """A new memfd of `nbytes` zero bytes, which the caller owns. StagingFailed when the kernel has no room for it."""
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        fd = os.memfd_create(name, flags | _MFD_NOEXEC_SEAL)
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
+        fd = os.memfd_create(name, flags)
+    try:
+        os.ftruncate(fd, nbytes)
+    except OSError as exc:
+        os.close(fd)
+        raise StagingFailed(f"no room for {nbytes} bytes of memory: {exc.strerror}") from exc
+    return fd
+
+
+def write(fd: int, offset: int, data: memoryview | bytes) -> None:
+    """Writes all of `data` at `offset`. StagingFailed when the memory runs out."""
+    view, done = memoryview(data), 0
+    while done < len(view):
+        try:
+            done += os.pwrite(fd, view[done:], offset + done)
+        except OSError as exc:
+            raise StagingFailed(f"writing {len(view)} bytes of shared memory failed: {exc.strerror}") from exc
+
+
+def seal(fd: int) -> None:
+    """Makes the bytes of `fd` immutable for ever and for everyone, its owner and root included."""
+    os.fchmod(fd, 0o444)
+    try:
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS | _F_SEAL_EXEC)
+    except OSError as exc:
+        if exc.errno not in (errno.EINVAL, errno.EPERM):
+            raise
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+
+
+def is_sealed(fd: int, nbytes: int) -> bool:
+    """Whether `fd` is a memfd of exactly `nbytes` whose content nobody can change any more."""
+    try:
+        seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:
+        return False
+    return seals & _SEALS == _SEALS and os.fstat(fd).st_size == nbytes
+
+
+def sealed_copy(name: str, data: bytes) -> int:
+    """A sealed memfd that holds `data`, which the caller owns."""
+    fd = create(name, len(data))
+    try:
+        write(fd, 0, data)
+        seal(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd

@@ -1,0 +1,178 @@
+"""Which models there are, which versions they have, and what a name means. Pure: no I/O, `now` is passed in.
+
+A version is found three ways: by its id, by the recipe that made it (what was read, and what was wanted of it), and
+through a model's name. It goes through STAGING (a job of staging.py, not listed here), READY and RETIRED, and is
+dropped when nothing names it and nobody holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from mapcell_formats.errors import NotFound
+from mapcell_formats.manifest import near
+from mapcell_formats.messages import Selection
+from mapcelld.segment import Segment
+
+
+class State(StrEnum):
+    """READY versions are handed out; RETIRED ones only live on under the leases that they have."""
+
+    READY = "READY"
+    RETIRED = "RETIRED"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a version was made from: the source's identities, the residence asked for, and what was selected."""
+
+    identities: tuple[str, ...]
+    residence: str
+    selection: Selection
+
+
+@dataclass(slots=True)
+class Version:
+    """One immutable version. `nbytes` counts its segments; `used` is when it was last leased."""
+
+    id: str
+    residence: str
+    format: str
+    dtype: str
+    verified: bool
+    tensors: int
+    nbytes: int
+    manifest: Segment
+    segments: tuple[Segment, ...]
+    used: float
+    state: State = State.READY
+    pinned: bool = False
+    leases: int = 0
+    recipes: set[Recipe] = field(default_factory=set)
+    names: set[str] = field(default_factory=set)
+
+    @property
+    def sealed_bytes(self) -> int:
+        """What it costs the budget: its bytes when sealed, nothing when mapped."""
+        return self.nbytes if self.residence == "sealed" else 0
+
+
+@dataclass(slots=True)
+class Model:
+    """A name and the versions it had, oldest first. `owner` is the uid that alone sees it; None for everybody."""
+
+    name: str
+    owner: int | None
+    source: str
+    versions: list[str] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+Sees = Callable[[Model], bool]
+
+
+def split_name(name: str) -> tuple[str, str, str]:
+    """(model, tag, version) of "model", "model:tag" or "model@version"; what is not said is ""."""
+    if "@" in name:
+        model, _, version = name.partition("@")
+        return model, "", version
+    model, _, tag = name.partition(":")
+    return model, tag, ""
+
+
+@dataclass(slots=True)
+class Registry:
+    """All models and versions."""
+
+    models: dict[str, Model] = field(default_factory=dict)
+    versions: dict[str, Version] = field(default_factory=dict)
+    recipes: dict[Recipe, str] = field(default_factory=dict)
+
+    def add(self, version: Version, recipe: Recipe) -> Version:
+        """Takes `version` in under `recipe`, or answers with the one of that id that is there already.
+
+        When the answer is another object, the caller closes the segments of the one it brought.
+        """
+        held = self.versions.setdefault(version.id, version)
+        held.recipes.add(recipe)
+        held.state = State.READY
+        self.recipes[recipe] = held.id
+        return held
+
+    def made_by(self, recipe: Recipe) -> Version | None:
+        """The READY version that `recipe` made, if it is still there."""
+        found = self.versions.get(self.recipes.get(recipe, ""))
+        return found if found is not None and found.state is State.READY else None
+
+    def name(self, name: str, owner: int | None, source: str, version: Version) -> Model:
+        """Makes `version` the newest of the model `name`, which is made if need be."""
+        model = self.models.setdefault(name, Model(name, owner, source))
+        if version.id in model.versions:
+            model.versions.remove(version.id)
+        model.versions.append(version.id)
+        model.source = source
+        version.names.add(name)
+        return model
+
+    def model(self, name: str, sees: Sees) -> Model:
+        """The model called `name`. NotFound, with near names, when there is none that the asker sees."""
+        model = self.models.get(name)
+        if model is None or not sees(model):
+            known = [m.name for m in self.models.values() if sees(m)]
+            raise NotFound(f"no model {name!r}{near(name, known)}; `mapcell ls` lists them", model=name)
+        return model
+
+    def resolve(self, name: str, sees: Sees) -> tuple[Model, Version]:
+        """The model and READY version that `name` means: the newest, the tagged, or the one whose id begins so."""
+        base, tag, prefix = split_name(name)
+        model = self.model(base, sees)
+        ready = [v for v in map(self.versions.__getitem__, model.versions) if v.state is State.READY]
+        if tag and tag != "latest":
+            ready = [v for v in ready if model.tags.get(tag) == v.id]
+        if prefix:
+            ready = [v for v in ready if v.id.startswith(prefix)]
+        if not ready:
+            raise NotFound(f"model {base!r} has no version {name!r}; `mapcell show {base}` lists them", model=name)
+        if prefix and len(ready) > 1:
+            raise NotFound(f"{prefix!r} begins the ids of {len(ready)} versions of {base!r}; give more digits")
+        return model, ready[-1]
+
+    def retire(self, model: Model, version: Version) -> None:
+        """Takes `version` from `model`; the version is RETIRED once no other model has it."""
+        model.versions.remove(version.id)
+        model.tags = {t: v for t, v in model.tags.items() if v != version.id}
+        version.names.discard(model.name)
+        if not model.versions:
+            del self.models[model.name]
+        if not version.names:
+            version.state = State.RETIRED
+
+    def droppable(self, version: Version) -> bool:
+        """Whether nothing needs `version` any more."""
+        return version.state is State.RETIRED and version.leases == 0 and not version.pinned
+
+    def drop(self, version: Version) -> None:
+        """Forgets `version` and every name of it. The caller closes its segments."""
+        for name in list(version.names):
+            self.retire(self.models[name], version)
+        for recipe in version.recipes:
+            self.recipes.pop(recipe, None)
+        del self.versions[version.id]
+
+    def rows(self, sees: Sees) -> Iterator[tuple[Model, Version]]:
+        """Every (model, version) that the asker sees, by name, newest version first."""
+        for name in sorted(self.models):
+            model = self.models[name]
+            if sees(model):
+                for version in reversed(model.versions):
+                    yield model, self.versions[version]
+
+    def sealed_bytes(self) -> int:
+        """Bytes of all sealed versions: what counts against the budget."""
+        return sum(v.sealed_bytes for v in self.versions.values())
+
+    def mapped_bytes(self) -> int:
+        """Bytes of all mapped versions."""
+        return sum(v.nbytes for v in self.versions.values() if v.residence == "mapped")
