@@ -1,0 +1,98 @@
+"""Finds out by content what a checkpoint is, and reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from . import mindspore_ckpt, safetensors
+from .checkpoint import HEAD_BYTES, Checkpoint, Reader, SourceTensor
+from .errors import FormatError, UnsupportedFormat
+from .source import ByteSource, read
+
+READERS: tuple[Reader, ...] = (safetensors.READER, mindspore_ckpt.READER)
+
+_CONVERT = "convert it to safetensors with the library that wrote it"
+# What other files begin with, what they are, and what their owner can do.
+_KNOWN: tuple[tuple[bytes, str, str], ...] = (
+    (b"PK\x03\x04", "a zip archive: a torch checkpoint (.pt, .pth, .bin) or an .npz", _CONVERT),
+    (b"PK\x05\x06", "an empty zip archive", "save the checkpoint again"),
+    (b"GGUF", "a GGUF model", _CONVERT),
+    (b"FUGG", "a big-endian GGUF model", _CONVERT),
+    (b"\x93NUMPY", "one NumPy array (.npy)", "save it as safetensors"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras, .h5)", _CONVERT),
+    (b"\x1f\x8b", "gzip", "unpack it first"),
+    (b"(\xb5/\xfd", "zstandard", "unpack it first"),
+    (b"\xfd7zXZ\x00", "xz", "unpack it first"),
+    (b"BZh", "bzip2", "unpack it first"),
+    (b"version https://git-lfs", "a git-lfs pointer, not the file itself", "fetch the file with `git lfs pull`"),
+    (b"\x80\x02", "a Python pickle, perhaps an old torch checkpoint", _CONVERT + "; mapcell executes no pickle"),
+    (b"\x80\x03", "a Python pickle", _CONVERT + "; mapcell executes no pickle"),
+    (b"\x80\x04", "a Python pickle", _CONVERT + "; mapcell executes no pickle"),
+    (b"\x80\x05", "a Python pickle", _CONVERT + "; mapcell executes no pickle"),
+    (b"\x7fELF", "a program", "name the checkpoint instead"),
+    (b"<!DOCTYPE", "a web page, probably a download's error page", "download the file again"),
+    (b"<html", "a web page, probably a download's error page", "download the file again"),
+)
+_EXPECTED = "a safetensors file or a MindSpore .ckpt"
+
+
+def read_checkpoint(sources: Sequence[ByteSource], *, key: bytes | None = None, mode: str = "AES-GCM") -> Checkpoint:
+    """The checkpoint in `sources`: one file, or the shards of one in their order.
+
+    FormatError when the bytes are broken; UnsupportedFormat, with what the file looks like and what to do, when it is
+    none that mapcell reads. `key` and `mode` ("AES-GCM", "AES-CBC", "SM4-CBC") decrypt a MindSpore .ckpt.
+    """
+    if not sources:
+        raise FormatError("no file to read", expected=_EXPECTED)
+    return _join([_read_one(source, key, mode) for source in sources])
+
+
+def _read_one(source: ByteSource, key: bytes | None, mode: str) -> Checkpoint:
+    head = bytes(read(source, 0, min(HEAD_BYTES, source.size)))
+    for reader in READERS:
+        if reader.accepts(head, source.size):
+            return reader.parse(source)
+    what, advice = _looks_like(head, source)
+    raise UnsupportedFormat(f"{what}; {advice}", path=source.path, offset=0, expected=_EXPECTED)
+
+
+def _looks_like(head: bytes, source: ByteSource) -> tuple[str, str]:
+    if not head:
+        return "is empty", "save or download it again"
+    for magic, what, advice in _KNOWN:
+        if head.startswith(magic):
+            return f"looks like {what}", advice
+    if not any(head):
+        return "begins with zeros only", "the download or copy did not finish: repeat it"
+    if _is_text(head):
+        return "looks like text", "name the checkpoint instead"
+    return f"is of no known format (it begins with {head[:8].hex(' ')})", "check the path"
+
+
+def _is_text(head: bytes) -> bool:
+    # The head may end within a character: then up to 3 bytes of it are missing.
+    text = head.decode(errors="ignore")
+    return len(text.encode()) > len(head) - 4 and all(char.isprintable() or char in "\t\r\n" for char in text)
+
+
+def _join(parts: Sequence[Checkpoint]) -> Checkpoint:
+    if len(parts) == 1:
+        return parts[0]
+    tensors: dict[str, SourceTensor] = {}
+    metadata: dict[str, str] = {}
+    for number, part in enumerate(parts):
+        for tensor in _renumbered(part.tensors, number):
+            if tensor.name in tensors:
+                path = part.sources[0].path
+                raise FormatError("also in an earlier shard", path=path, tensor=tensor.name, expected="it in one shard")
+            tensors[tensor.name] = tensor
+        metadata = {**part.metadata, **metadata}
+    sources = tuple(source for part in parts for source in part.sources)
+    return Checkpoint(parts[0].format, tuple(tensors.values()), sources, metadata)
+
+
+def _renumbered(tensors: Iterable[SourceTensor], source: int) -> Iterable[SourceTensor]:
+    from dataclasses import replace
+
+    for tensor in tensors:
+        yield replace(tensor, extents=tuple(replace(extent, source=source) for extent in tensor.extents))
