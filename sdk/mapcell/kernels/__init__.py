@@ -1,0 +1,1 @@
+"""What is computed, as pure functions over ndarrays. Nothing here knows Tensors, Parameters or Cells."""
