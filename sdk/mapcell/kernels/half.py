@@ -1,0 +1,59 @@
+"""Low-precision arrays are computed in Float32 and rounded once.
+
+NumPy rounds float16 after each step, and bfloat16 and float8 have no BLAS at all; so every kernel of several steps is
+decorated with `in_float32`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from .promotion import FLOAT32, DType, cast, is_low_precision
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def in_float32(kernel: Callable[P, R]) -> Callable[P, R]:
+    """Shows `kernel` Float32 in place of low-precision arrays; rounds its Float32 results to the first one's dtype.
+
+    Results are arrays, also of shape (), and nothing warns of overflow or NaN.
+    """
+
+    @wraps(kernel)
+    def rounded_once(*args: P.args, **kwargs: P.kwargs) -> R:
+        low = _first_low((*args, *kwargs.values()))
+        if low is None:
+            with np.errstate(all="ignore"):
+                return _finished(kernel(*args, **kwargs), None)  # type: ignore[no-any-return]
+        wide_args: Any = [_widened(value) for value in args]
+        wide_kwargs: Any = {name: _widened(value) for name, value in kwargs.items()}
+        with np.errstate(all="ignore"):
+            return _finished(kernel(*wide_args, **wide_kwargs), low)  # type: ignore[no-any-return]
+
+    return rounded_once
+
+
+def _first_low(values: Iterable[object]) -> DType | None:
+    for value in values:
+        if isinstance(value, np.ndarray) and is_low_precision(value.dtype):
+            dtype: DType = value.dtype
+            return dtype
+    return None
+
+
+def _widened(value: Any) -> Any:
+    if isinstance(value, np.ndarray) and is_low_precision(value.dtype):
+        return value.astype(FLOAT32)
+    return value
+
+
+def _finished(result: Any, low: DType | None) -> Any:
+    if isinstance(result, tuple):
+        return tuple(_finished(item, low) for item in result)
+    array = np.asarray(result)
+    return cast(array, low) if low is not None and array.dtype == FLOAT32 else array
