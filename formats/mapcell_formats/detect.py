@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from . import mindspore_ckpt, safetensors
+from . import encrypted_ckpt, mindspore_ckpt, safetensors
 from .checkpoint import HEAD_BYTES, Checkpoint, Reader, SourceTensor
 from .errors import FormatError, UnsupportedFormat
 from .source import ByteSource, read
@@ -49,14 +50,35 @@ def read_checkpoint(sources: Sequence[ByteSource], *, key: bytes | None = None, 
 
 def _read_one(source: ByteSource, key: bytes | None, mode: str) -> Checkpoint:
     head = bytes(read(source, 0, min(HEAD_BYTES, source.size)))
+    if encrypted := encrypted_ckpt.mode_of(head):
+        return mindspore_ckpt.READER.parse(_decrypted(source, encrypted, key, mode))
     for reader in READERS:
         if reader.accepts(head, source.size):
+            if key is not None:
+                raise FormatError("is not encrypted, yet dec_key is given", path=source.path, expected="no key")
             return reader.parse(source)
-    what, advice = _looks_like(head, source)
+    what, advice = _looks_like(head)
     raise UnsupportedFormat(f"{what}; {advice}", path=source.path, offset=0, expected=_EXPECTED)
 
 
-def _looks_like(head: bytes, source: ByteSource) -> tuple[str, str]:
+def _decrypted(source: ByteSource, encrypted: str, key: bytes | None, mode: str) -> ByteSource:
+    if key is None:
+        message = f"is encrypted with {encrypted}"
+        raise FormatError(message, path=source.path, offset=0, expected=f"dec_key and dec_mode={encrypted!r}")
+    encrypted_ckpt.check_key(key, mode, source.path)
+    if mode != encrypted:
+        message = f"is encrypted with {encrypted}, not {mode}"
+        raise FormatError(message, path=source.path, offset=0, expected=f"dec_mode={encrypted!r}")
+    plain = encrypted_ckpt.DecryptedSource(source, key, mode)
+    head = bytes(read(plain, 0, min(HEAD_BYTES, plain.size)))
+    # A wrong key passes for CBC's padding once in 256 times.
+    if not mindspore_ckpt.READER.accepts(head, plain.size):
+        message = f"decrypts with {mode}, but to no checkpoint"
+        raise FormatError(message, path=source.path, offset=0, expected="the key that it was encrypted with")
+    return plain
+
+
+def _looks_like(head: bytes) -> tuple[str, str]:
     if not head:
         return "is empty", "save or download it again"
     for magic, what, advice in _KNOWN:
@@ -92,7 +114,5 @@ def _join(parts: Sequence[Checkpoint]) -> Checkpoint:
 
 
 def _renumbered(tensors: Iterable[SourceTensor], source: int) -> Iterable[SourceTensor]:
-    from dataclasses import replace
-
     for tensor in tensors:
         yield replace(tensor, extents=tuple(replace(extent, source=source) for extent in tensor.extents))
