@@ -35,7 +35,8 @@ class Recipe:
 
 @dataclass(slots=True)
 class Version:
-    """One immutable version. `nbytes` counts its segments; `used` is when it was last leased."""
+    """One immutable version. `nbytes` counts its segments; `used` is when it was last leased; `base` is the id of the
+    version that it was cast or taken from, if it was."""
 
     id: str
     residence: str
@@ -50,6 +51,7 @@ class Version:
     state: State = State.READY
     pinned: bool = False
     leases: int = 0
+    base: str = ""
     recipes: set[Recipe] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
 
@@ -61,12 +63,16 @@ class Version:
 
 @dataclass(slots=True)
 class Model:
-    """A name and the versions it had, oldest first. `owner` is the uid that alone sees it; None for everybody."""
+    """A name and the versions it has, oldest first, and beside them those derived from these by a cast.
+
+    `owner` is the uid that alone sees it; None for everybody.
+    """
 
     name: str
     owner: int | None
     source: str
     versions: list[str] = field(default_factory=list)
+    derived: list[str] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
 
 
@@ -116,6 +122,13 @@ class Registry:
         version.names.add(name)
         return model
 
+    def derive(self, model: Model, base: Version, version: Version) -> None:
+        """Puts `version`, made from `base`, beside the versions of `model`: it is asked for by a cast, not by name."""
+        if version.id not in model.versions and version.id not in model.derived:
+            model.derived.append(version.id)
+            version.base = base.id
+            version.names.add(model.name)
+
     def model(self, name: str, sees: Sees) -> Model:
         """The model called `name`. NotFound, with near names, when there is none that the asker sees."""
         model = self.models.get(name)
@@ -141,13 +154,21 @@ class Registry:
 
     def retire(self, model: Model, version: Version) -> None:
         """Takes `version` from `model`; the version is RETIRED once no other model has it."""
-        model.versions.remove(version.id)
+        (model.versions if version.id in model.versions else model.derived).remove(version.id)
         model.tags = {t: v for t, v in model.tags.items() if v != version.id}
         version.names.discard(model.name)
-        if not model.versions:
-            del self.models[model.name]
         if not version.names:
             version.state = State.RETIRED
+        for derived in [d for d in model.derived if self.versions[d].base == version.id]:
+            self.retire(model, self.versions[derived])
+        if not model.versions:
+            self.models.pop(model.name, None)
+
+    def superseded(self, model: Model) -> list[Version]:
+        """The versions of `model` that a newer one replaced and nobody holds, tagged or pinned."""
+        older = map(self.versions.__getitem__, model.versions[:-1])
+        tagged = set(model.tags.values())
+        return [v for v in older if v.leases == 0 and not v.pinned and v.id not in tagged]
 
     def droppable(self, version: Version) -> bool:
         """Whether nothing needs `version` any more."""
@@ -156,7 +177,8 @@ class Registry:
     def drop(self, version: Version) -> None:
         """Forgets `version` and every name of it. The caller closes its segments."""
         for name in list(version.names):
-            self.retire(self.models[name], version)
+            if name in self.models:
+                self.retire(self.models[name], version)
         for recipe in version.recipes:
             self.recipes.pop(recipe, None)
         del self.versions[version.id]
@@ -166,7 +188,7 @@ class Registry:
         for name in sorted(self.models):
             model = self.models[name]
             if sees(model):
-                for version in reversed(model.versions):
+                for version in [*reversed(model.versions), *reversed(model.derived)]:
                     yield model, self.versions[version]
 
     def sealed_bytes(self) -> int:

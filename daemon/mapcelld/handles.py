@@ -1,0 +1,256 @@
+"""The handle channel: where a ticket becomes descriptors, and an open connection is the lease.
+
+The kernel ends the connection when its last holder dies, forked children included, so a lease needs no heartbeat. A
+client sends exactly one message; whoever sends more, or nothing, is dropped. One bad client costs its own connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from mapcell_formats import messages, wire
+from mapcell_formats.errors import MapcellError, ProtocolError
+from mapcell_formats.messages import Grant, Progress, Refused
+from mapcelld import channel
+from mapcelld.channel import Credentials
+from mapcelld.leases import Lease
+from mapcelld.registry import Version
+from mapcelld.staging import Intent, Plan
+
+log = logging.getLogger("mapcelld.handles")
+
+# A client sends its ticket right after it connects.
+REDEEM_SECONDS = 5.0
+_BACKLOG = 4096
+# Out of descriptors, accepting pauses this long; leases that end meanwhile free some.
+_PAUSE_SECONDS = 0.1
+
+
+class Connection:
+    """One client on the handle channel: redeeming, waiting for a version, then holding the lease.
+
+    Owns its socket until `close`. As a Waiter it hears of the staging that it waits for.
+    """
+
+    def __init__(self, sock: socket.socket, desk: HandleDesk, since: float) -> None:
+        self.sock = sock
+        self.peer = channel.credentials(sock)
+        self.since = since
+        self.intent = Intent("")
+        self.redeemed = False
+        self.lease: Lease | None = None
+        self._desk = desk
+
+    def begun(self) -> None:
+        """Its files were taken: from here on the client's end is looked out for again."""
+        self._desk.watch(self)
+
+    def progress(self, report: Progress) -> None:
+        """Tells the client how far staging is; one that does not read misses some."""
+        with contextlib.suppress(OSError):
+            channel.send(self.sock, wire.encode(report))
+
+    def ready(self, version: Version) -> None:
+        """Grants the version: from here on the connection is its lease."""
+        self._desk.grant(self, version)
+
+    def failed(self, error: MapcellError) -> None:
+        """Refuses the client and lets it go."""
+        self._desk.refuse(self, error)
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """What a ticket stands for: a version that is there, or a plan to stage one; and what it is to be called.
+
+    `hold` goes on staging for a client that leaves.
+    """
+
+    intent: Intent
+    version: Version | None = None
+    plan: Plan | None = None
+    hold: bool = False
+
+
+class Rules(Protocol):
+    """What the service decides about connections; this module only carries it out."""
+
+    def admit(self, who: Credentials) -> None:
+        """AccessDenied when the peer may not be here at all."""
+        ...
+
+    def redeem(self, ticket: bytes, who: Credentials) -> Right:
+        """What the ticket stands for, once."""
+        ...
+
+    def stage(self, right: Right, connection: Connection, offer: int | None) -> None:
+        """Has the version staged for `connection`; `offer` is a descriptor of it when its files are still in it."""
+        ...
+
+    def name(self, intent: Intent, version: Version) -> str:
+        """Registers the version under what the client meant it to be called."""
+        ...
+
+    def begin(self, who: Credentials, name: str, version: Version) -> Lease:
+        """Begins a lease."""
+        ...
+
+    def left(self, connection: Connection) -> None:
+        """The client is gone: ends its lease, or its waiting."""
+        ...
+
+
+class HandleDesk:
+    """The listening socket and every connection. `rules` decide; `now` is a clock in seconds."""
+
+    def __init__(self, path: Path, rules: Rules, now: Callable[[], float]) -> None:
+        self._rules = rules
+        self._now = now
+        self._connections: dict[Connection, None] = {}
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.setblocking(False)
+        path.unlink(missing_ok=True)
+        self._listener.bind(str(path))
+        path.chmod(0o666)
+        self._listener.listen(_BACKLOG)
+
+    def open(self) -> None:
+        """Starts accepting."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._listener, self._accept)
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def watch(self, connection: Connection) -> None:
+        """Looks out for the client's end, or for its next message."""
+        if connection in self._connections:
+            self._loop.add_reader(connection.sock, self._on_readable, connection)
+
+    def grant(self, connection: Connection, version: Version) -> None:
+        """Hands out fresh descriptors of `version`; the connection is its lease from here on."""
+        if connection not in self._connections:
+            return
+        try:
+            name = self._rules.name(connection.intent, version)
+            fds = [version.manifest.reopen()]
+            with channel.owned(fds):
+                for segment in version.segments:
+                    fds.append(segment.reopen())
+                connection.lease = self._rules.begin(connection.peer, name, version)
+                sizes = tuple(s.nbytes for s in version.segments)
+                channel.send(connection.sock, wire.encode(Grant(name, version.id, version.manifest.nbytes, sizes)), fds)
+            self.watch(connection)
+        except MapcellError as exc:
+            self.refuse(connection, exc)
+        except OSError as exc:
+            log.warning("granting failed: pid=%d uid=%d error=%s", connection.peer.pid, connection.peer.uid, exc)
+            self.drop(connection)
+
+    def refuse(self, connection: Connection, error: MapcellError) -> None:
+        """Says why, and lets the client go."""
+        if connection in self._connections:
+            with contextlib.suppress(OSError):
+                channel.send(connection.sock, wire.encode(Refused.of(error)))
+            self.drop(connection)
+
+    def drop(self, connection: Connection) -> None:
+        """Ends the connection and what it stood for. A second call does nothing."""
+        if connection not in self._connections:
+            return
+        del self._connections[connection]
+        self._loop.remove_reader(connection.sock)
+        connection.sock.close()
+        self._rules.left(connection)
+
+    def sweep(self) -> None:
+        """Drops clients that connected and said nothing."""
+        oldest = self._now() - REDEEM_SECONDS
+        for connection in [c for c in self._connections if not c.redeemed and c.since < oldest]:
+            self.drop(connection)
+
+    def close(self) -> None:
+        """Stops accepting and ends every connection. Clients keep what they mapped."""
+        self.stop()
+        for connection in list(self._connections):
+            self.drop(connection)
+
+    def stop(self) -> None:
+        """Stops accepting. A second call does nothing."""
+        if self._listener.fileno() >= 0:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                log.error("accepting pauses: error=%s connections=%d", os.strerror(exc.errno), len(self))
+                self._loop.remove_reader(self._listener)
+                self._loop.call_later(_PAUSE_SECONDS, self._resume)
+            return
+        sock.setblocking(False)
+        connection = Connection(sock, self, self._now())
+        self._connections[connection] = None
+        try:
+            self._rules.admit(connection.peer)
+        except MapcellError as exc:
+            self.refuse(connection, exc)
+            return
+        # Its message is usually here already: one turn of the loop less for every attach.
+        self._on_readable(connection, first=True)
+
+    def _resume(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.add_reader(self._listener, self._accept)
+
+    def _on_readable(self, connection: Connection, first: bool = False) -> None:
+        try:
+            payload = channel.peek(connection.sock, messages.MAX_HANDLE_BYTES)
+        except BlockingIOError:
+            if first:
+                self.watch(connection)
+            return
+        except ProtocolError as exc:
+            self.refuse(connection, exc)
+            return
+        except OSError:
+            payload = b""
+        if not payload:
+            self.drop(connection)
+        elif connection.redeemed:
+            self.refuse(connection, ProtocolError("one ticket is redeemed on a connection, and nothing else is said"))
+        else:
+            self._redeem(connection, payload)
+
+    def _redeem(self, connection: Connection, payload: bytes) -> None:
+        connection.redeemed = True
+        try:
+            _, message = wire.decode(payload, messages.REDEMPTIONS)
+            right = self._rules.redeem(message.ticket, connection.peer)
+            connection.intent = right.intent
+            if right.plan is not None and right.plan.kind == "offer":
+                # The message stays queued: only a stager takes a client's descriptors out of it.
+                self._loop.remove_reader(connection.sock)
+                self._rules.stage(right, connection, connection.sock.fileno())
+                return
+            channel.discard(connection.sock)
+            if right.version is not None:
+                self.grant(connection, right.version)
+            elif right.plan is not None:
+                self.watch(connection)
+                self._rules.stage(right, connection, None)
+        except MapcellError as exc:
+            self.refuse(connection, exc)

@@ -1,0 +1,41 @@
+"""The command `mapcelld`: parse, configure, serve."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from mapcell_formats.errors import MapcellError
+from mapcelld import config as configuration
+from mapcelld.server import serve
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", "path", type=click.Path(path_type=Path), help="TOML file.")
+@click.option("--check-config", is_flag=True, help="Check the configuration and exit.")
+@click.option("--runtime", metavar="DIR", help="Folder of the sockets.")
+@click.option("--budget", metavar="SIZE", help="Bytes of sealed memory, such as 48GiB.")
+@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+@click.version_option(package_name="mapcell")
+def main(path: Path | None, check_config: bool, runtime: str | None, budget: str | None, log_level: str | None) -> None:
+    """Maps model checkpoints into memory once and lends them to every process that asks."""
+    try:
+        settings = configuration.load(path, os.environ, runtime=runtime, budget=budget, log_level=log_level)
+        if check_config:
+            click.echo("the configuration is valid", err=True)
+            return
+        logging.basicConfig(
+            stream=sys.stderr, level=settings.log_level, format="%(levelname)s %(name)s %(message)s", force=True
+        )
+        serve(settings, os.environ)
+    except MapcellError as exc:
+        click.echo(f"error: {exc}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Stagers as the daemon sees them: started through the spawner, spoken to over a channel, killed when let go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import struct
+import subprocess
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mapcell_formats import messages, wire
+from mapcell_formats.errors import StagingFailed
+from mapcelld import channel
+
+log = logging.getLogger("mapcelld.stagers")
+
+# Beside what one user has running; so that a user whose descriptors hang takes nobody else's turn.
+MAX_PER_UID = 4
+MAX_IN_ALL = 16
+START_SECONDS = 10.0
+_PID = struct.Struct("<i")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One message of a stager's and the descriptors that came with it, which the receiver then owns."""
+
+    message: Any
+    fds: list[int]
+
+
+class Stager:
+    """One stager under way. Owns the channel to it; closing that lets a sane stager end, and kills any other."""
+
+    def __init__(self, sock: socket.socket, pid: int, spawner: Spawner) -> None:
+        self._sock = sock
+        self._pid = pid
+        self._spawner = spawner
+
+    def send(self, message: object, fds: Sequence[int] = ()) -> None:
+        """Sends one message with descriptors, which stay the caller's. StagingFailed when the stager is gone."""
+        try:
+            channel.send(self._sock, wire.encode(message), fds)
+        except OSError as exc:
+            raise StagingFailed(f"the stager is gone: {exc.strerror}") from exc
+
+    async def receive(self, timeout: float) -> Told:
+        """The next message. StagingFailed when none comes within `timeout` seconds or the stager died."""
+        try:
+            async with asyncio.timeout(timeout):
+                await _readable(self._sock)
+        except TimeoutError:
+            raise StagingFailed(f"the source delivered nothing for {timeout:.0f} s; it was given up") from None
+        payload, fds = channel.receive(self._sock, messages.MAX_CONTROL_BYTES, messages.MAX_DESCRIPTORS + 1)
+        if not payload:
+            raise StagingFailed("the stager died, perhaps for want of memory; see the daemon's log")
+        try:
+            _, message = wire.decode(payload, messages.STAGER_REPORTS)
+        except BaseException:
+            channel.close_all(fds)
+            raise
+        return Told(message, fds)
+
+    def close(self) -> None:
+        """Lets the stager go, alive or dead."""
+        self._sock.close()
+        self._spawner.kill(self._pid)
+
+
+class Spawner:
+    """The spawner process. Owns it and the channel to it; started anew when it died."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._sock: socket.socket | None = None
+        self._answers: deque[asyncio.Future[int]] = deque()
+
+    async def start(self) -> None:
+        """Starts the process unless it runs."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        await self.close()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [sys.executable, "-m", "mapcelld.spawner", str(theirs.fileno())]
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        ours.setblocking(False)
+        self._sock = ours
+        asyncio.get_running_loop().add_reader(ours, self._on_answer)
+
+    async def fork(self, job: socket.socket) -> int:
+        """Forks a stager that holds `job` (which stays the caller's). Its pid."""
+        await self.start()
+        assert self._sock is not None
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._answers.append(answer)
+        try:
+            channel.send(self._sock, b"F", [job.fileno()])
+            async with asyncio.timeout(START_SECONDS):
+                return await answer
+        except (OSError, TimeoutError) as exc:
+            raise StagingFailed(f"no stager could be started: {exc}") from exc
+
+    def kill(self, pid: int) -> None:
+        """Kills the stager `pid`, if it still runs."""
+        if self._sock is not None:
+            with contextlib.suppress(OSError):
+                channel.send(self._sock, b"K" + _PID.pack(pid))
+
+    def _on_answer(self) -> None:
+        assert self._sock is not None
+        payload = self._sock.recv(16)
+        if payload:
+            answer = self._answers.popleft()
+            if not answer.done():
+                answer.set_result(_PID.unpack(payload)[0])
+            return
+        asyncio.get_running_loop().remove_reader(self._sock)
+        for answer in self._answers:
+            if not answer.done():
+                answer.set_exception(StagingFailed("the spawner died; ask again"))
+        self._answers.clear()
+
+    async def close(self) -> None:
+        """Ends the process and whatever it forked."""
+        sock, self._sock = self._sock, None
+        process, self._process = self._process, None
+        if sock is not None:
+            asyncio.get_running_loop().remove_reader(sock)
+            sock.close()
+        if process is not None:
+            try:
+                await asyncio.to_thread(process.wait, 5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                await asyncio.to_thread(process.wait)
+
+
+class Stagers:
+    """Where stagers come from, and how many there may be at once."""
+
+    def __init__(self) -> None:
+        self._spawner = Spawner()
+        self._turns = asyncio.Semaphore(MAX_IN_ALL)
+        self._per_uid: dict[int, tuple[asyncio.Semaphore, int]] = {}
+
+    async def open(self) -> None:
+        """Starts the spawner, so that the first job need not wait for it."""
+        await self._spawner.start()
+
+    @contextlib.asynccontextmanager
+    async def turn(self, uid: int) -> AsyncIterator[None]:
+        """Waits until `uid` may have one more stager."""
+        gate, waiting = self._per_uid.get(uid, (asyncio.Semaphore(MAX_PER_UID), 0))
+        self._per_uid[uid] = gate, waiting + 1
+        try:
+            async with gate, self._turns:
+                yield
+        finally:
+            gate, waiting = self._per_uid[uid]
+            self._per_uid[uid] = gate, waiting - 1
+            if waiting == 1:
+                del self._per_uid[uid]
+
+    async def start(self) -> Stager:
+        """A new stager, idle until it is sent its job. StagingFailed when none can be had."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                pid = await self._spawner.fork(theirs)
+            except BaseException:
+                ours.close()
+                raise
+        ours.setblocking(False)
+        return Stager(ours, pid, self._spawner)
+
+    async def close(self) -> None:
+        """Ends every stager and the spawner."""
+        await self._spawner.close()
+
+
+async def _readable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(sock, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(sock)

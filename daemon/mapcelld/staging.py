@@ -1,0 +1,266 @@
+"""The daemon's half of staging: one stager a job, one job a source, and everybody who waits for it.
+
+Single flight happens after the stager said what the source's files are (Identified): a version that was made from the
+same is handed out at once, a job that is making it takes over the waiters, and this stager is let go before it has read
+a byte. Only then does a job go on to parse, ask for room (Sized) and fill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from mapcell_formats.errors import MapcellError, ProtocolError, StagingFailed
+from mapcell_formats.messages import Identified, Job, Proceed, Progress, Refused, Selection, Sized, Staged
+from mapcelld import channel, memfd
+from mapcelld.registry import Recipe, Version
+from mapcelld.segment import Segment
+from mapcelld.stagers import Stager, Stagers
+
+T = TypeVar("T")
+log = logging.getLogger("mapcelld.staging")
+
+# A stager answers in a few milliseconds unless a descriptor hangs it.
+IDENTIFY_SECONDS = 10.0
+# The largest headers parse in about a second; a source that delivers nothing for this long has stalled.
+STALL_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What becomes of the version for one waiter.
+
+    `register` says that it becomes the newest of the model `name` (whose `owner` alone sees it; None: everybody), and
+    `derives` that it stands beside that model's versions as a cast of one.
+    """
+
+    name: str
+    owner: int | None = None
+    source: str = ""
+    tag: str = ""
+    pin: bool = False
+    register: bool = False
+    derives: Version | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to stage: the job for the stager, and the descriptors that it needs besides."""
+
+    kind: str
+    paths: tuple[str, ...]
+    selection: Selection
+    residence: str
+    roots: tuple[str, ...] = ()
+    base: Version | None = None
+
+    def job(self) -> Job:
+        """The message that tells a stager."""
+        base = self.base.id if self.base else ""
+        return Job(self.kind, self.paths, self.roots, self.selection, self.residence, base)
+
+
+class Waiter(Protocol):
+    """Whoever waits for a version: it hears of progress, then once of the end."""
+
+    intent: Intent
+
+    def begun(self) -> None: ...
+    def progress(self, report: Progress) -> None: ...
+    def ready(self, version: Version) -> None: ...
+    def failed(self, error: MapcellError) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Staging:
+    """One job under way. Nobody waiting and nobody holding it means that it is given up."""
+
+    plan: Plan
+    uid: int
+    waiters: list[Waiter]
+    step: str = "queued"
+    done: int = 0
+    total: int = 0
+    promised: int = 0
+    task: asyncio.Task[None] | None = None
+
+
+Publish = Callable[[Version, Recipe], Version]
+MakeRoom = Callable[[int], None]
+
+
+class StagingDesk:
+    """Every job under way. `make_room` refuses or evicts before a stager allocates; `publish` takes versions in."""
+
+    def __init__(
+        self,
+        stagers: Stagers,
+        made_by: Callable[[Recipe], Version | None],
+        make_room: MakeRoom,
+        publish: Publish,
+        discard: Callable[[list[Segment]], None],
+    ) -> None:
+        self._stagers = stagers
+        self._made_by = made_by
+        self._make_room = make_room
+        self._publish = publish
+        self._discard = discard
+        self._running: dict[Recipe, Staging] = {}
+        self._all: dict[Staging, None] = {}
+
+    def start(self, plan: Plan, uid: int, waiter: Waiter, connection: int | None) -> Staging:
+        """Begins `plan` for `waiter`. `connection` (borrowed until the stager has its own) holds an offer's files."""
+        staging = Staging(plan, uid, [waiter])
+        fd = os.dup(connection) if connection is not None else None
+        self._all[staging] = None
+        staging.task = asyncio.get_running_loop().create_task(self._run(staging, fd))
+        return staging
+
+    def leave(self, waiter: Waiter) -> None:
+        """Takes `waiter` from whatever it waits for; a job that nobody waits for any more is given up."""
+        for staging in list(self._all):
+            if waiter in staging.waiters:
+                staging.waiters.remove(waiter)
+                if not staging.waiters and staging.task is not None:
+                    staging.task.cancel()
+
+    def promised(self) -> int:
+        """Bytes that running jobs were allowed to allocate and have not published yet."""
+        return sum(s.promised for s in self._all)
+
+    def __iter__(self) -> Iterator[Staging]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    async def close(self) -> None:
+        """Gives every job up and waits until their stagers are gone."""
+        tasks = [s.task for s in self._all if s.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, staging: Staging, connection: int | None) -> None:
+        recipe: Recipe | None = None
+        try:
+            async with self._stagers.turn(staging.uid):
+                stager = await self._stagers.start()
+                try:
+                    fds = _job_descriptors(staging.plan, connection)
+                    connection = None
+                    with channel.owned(fds):
+                        stager.send(staging.plan.job(), fds)
+                    recipe = await self._identify(staging, stager)
+                    if recipe is not None:
+                        await self._fill(staging, stager, recipe)
+                finally:
+                    stager.close()
+        except MapcellError as exc:
+            self._fail(staging, exc)
+        except asyncio.CancelledError:
+            self._fail(staging, StagingFailed("staging was given up; the daemon is stopping or everybody left"))
+        finally:
+            if connection is not None:
+                os.close(connection)
+            if recipe is not None:
+                self._running.pop(recipe, None)
+            self._all.pop(staging, None)
+
+    async def _identify(self, staging: Staging, stager: Stager) -> Recipe | None:
+        """The recipe to go on with, or None when the version is there or another job makes it."""
+        staging.step = "opening"
+        told = await stager.receive(IDENTIFY_SECONDS)
+        identified = _expect(told.message, Identified)
+        for waiter in list(staging.waiters):
+            waiter.begun()
+        recipe = Recipe(identified.identities, staging.plan.residence, staging.plan.selection)
+        if (made := self._made_by(recipe)) is not None:
+            self._finish(staging, made)
+            return None
+        if (running := self._running.get(recipe)) is not None:
+            running.waiters += staging.waiters
+            staging.waiters.clear()
+            return None
+        self._running[recipe] = staging
+        return recipe
+
+    async def _fill(self, staging: Staging, stager: Stager, recipe: Recipe) -> None:
+        stager.send(Proceed())
+        sized = _expect((await stager.receive(STALL_SECONDS)).message, Sized)
+        self._make_room(sized.nbytes)
+        staging.promised = staging.total = sized.nbytes
+        stager.send(Proceed())
+        while True:
+            told = await stager.receive(STALL_SECONDS)
+            if isinstance(told.message, Progress):
+                self._report(staging, told.message)
+                continue
+            version = _version(_expect(told.message, Staged), told.fds)
+            break
+        staging.promised = 0
+        held = self._publish(version, recipe)
+        if held is not version:
+            self._discard([version.manifest, *version.segments])
+        self._finish(staging, held)
+
+    def _report(self, staging: Staging, report: Progress) -> None:
+        staging.step, staging.done, staging.total = report.step, report.done, report.total
+        for waiter in list(staging.waiters):
+            waiter.progress(report)
+
+    def _finish(self, staging: Staging, version: Version) -> None:
+        for waiter in list(staging.waiters):
+            waiter.ready(version)
+        staging.waiters.clear()
+
+    def _fail(self, staging: Staging, error: MapcellError) -> None:
+        log.info("staging failed: source=%r error=%r", staging.plan.paths[:1], error.message)
+        for waiter in list(staging.waiters):
+            waiter.failed(error)
+        staging.waiters.clear()
+
+
+def _job_descriptors(plan: Plan, connection: int | None) -> list[int]:
+    if connection is not None:
+        return [connection]
+    if plan.base is not None:
+        return [plan.base.manifest.reopen(), *(s.reopen() for s in plan.base.segments)]
+    return []
+
+
+def _expect(message: object, kind: type[T]) -> T:
+    if isinstance(message, Refused):
+        raise message.error()
+    if not isinstance(message, kind):
+        raise ProtocolError(f"the stager sent {type(message).__name__} instead of {kind.__name__}")
+    return message
+
+
+def _version(staged: Staged, fds: list[int]) -> Version:
+    """The version that the stager handed over, once the daemon has seen for itself that it is what was said."""
+    sizes = [staged.manifest, *staged.segments]
+    sealed = staged.residence == "sealed"
+    sound = len(fds) == len(sizes) and memfd.is_sealed(fds[0], sizes[0])
+    for fd, nbytes in list(zip(fds, sizes, strict=False))[1:]:
+        sound = sound and (memfd.is_sealed(fd, nbytes) if sealed else os.fstat(fd).st_size >= nbytes)
+    if not sound:
+        channel.close_all(fds)
+        raise StagingFailed("the stager handed over memory that is not what it said")
+    segments = [Segment(fd, n) for fd, n in zip(fds, sizes, strict=True)]
+    return Version(
+        id=staged.version,
+        residence=staged.residence,
+        format=staged.format,
+        dtype=staged.dtype,
+        verified=staged.verified,
+        tensors=staged.tensors,
+        nbytes=sum(staged.segments),
+        manifest=segments[0],
+        segments=tuple(segments[1:]),
+        used=0.0,
+    )

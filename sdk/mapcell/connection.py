@@ -1,0 +1,176 @@
+"""This process's connections to daemons: where to look, one control connection each, and the leases.
+
+A ZeroMQ socket belongs to the process that made it and to one thread at a time: the control connection is made anew
+after a fork and used under a lock. A lease is its own connection; forked children inherit it and keep it alive.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from mapcell_formats.errors import DaemonUnavailable
+
+if TYPE_CHECKING:
+    import zmq
+
+CONTROL = "control.sock"
+HANDLES = "handles.sock"
+# After a restart the daemon has forgotten what it was asked: a question without an answer is put again.
+_ASK_AGAIN_SECONDS = 1.0
+_RECONNECT_MS = 10
+
+
+def runtime_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
+    """Where daemons are sought: MAPCELL_RUNTIME alone when set, else the user's, the system's, and the one in /tmp."""
+    if environment.get("MAPCELL_RUNTIME"):
+        return [Path(environment["MAPCELL_RUNTIME"]).absolute()]
+    session = environment.get("XDG_RUNTIME_DIR")
+    user = [Path(session) / "mapcell"] if session else []
+    return [*user, Path("/run/mapcell"), Path(f"/tmp/mapcell-{os.getuid()}")]
+
+
+class Lease:
+    """One lease: the connection that keeps it. Owns the descriptor; the lease ends when this object goes."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._fd = sock.detach()
+
+    def close(self) -> None:
+        """Ends the lease. A second call does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class ControlClient:
+    """The control connection to one daemon. Owns a ZeroMQ context until `close`; safe to use from any thread."""
+
+    def __init__(self, folder: Path) -> None:
+        import zmq
+
+        self.folder = folder
+        self._lock = Lock()
+        self._request = 0
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
+        self._socket.connect(f"ipc://{folder / CONTROL}")
+
+    def ask(self, message: object, timeout: float, repeat: bool = True) -> Any:
+        """The reply to `message`. DaemonUnavailable after `timeout` seconds; the error that the daemon refused with.
+
+        A question that may be put twice is put again when no answer comes, in case the daemon was restarted.
+        """
+        from mapcell_formats import messages, wire
+
+        until = time.monotonic() + timeout
+        with self._lock:
+            self._request += 1
+            payload = wire.encode(message, self._request)
+            self._socket.send(payload)
+            while (left := until - time.monotonic()) > 0:
+                if not self._socket.poll(int(min(left, _ASK_AGAIN_SECONDS) * 1000) + 1):
+                    if repeat:
+                        self._socket.send(payload)
+                    continue
+                number, reply = wire.decode(self._socket.recv(), messages.REPLIES, wire.MAX_ROWS)
+                if number == self._request:
+                    break
+            else:
+                raise DaemonUnavailable(f"the daemon at {self.folder} gave no answer within {timeout:.0f} s")
+        if isinstance(reply, messages.Refused):
+            raise reply.error()
+        return reply
+
+    def close(self) -> None:
+        """Ends the connection. A second call does nothing."""
+        with self._lock:
+            if not self._socket.closed:
+                self._socket.close(0)
+                self._context.term()
+
+
+class Connections:
+    """The control connections of this process, one for each daemon that was found."""
+
+    def __init__(self) -> None:
+        self._clients: dict[Path, ControlClient] = {}
+        self._lock = Lock()
+        self._pid = os.getpid()
+
+    def client(self) -> ControlClient:
+        """The connection to the first daemon that answers. DaemonUnavailable says where it was sought."""
+        folders = runtime_folders()
+        with self._lock:
+            self._forget_parents()
+            for folder in folders:
+                client = self._clients.get(folder)
+                if client is not None and (folder / HANDLES).exists():
+                    return client
+                if listens(folder):
+                    return self._clients.setdefault(folder, client or ControlClient(folder))
+        raise DaemonUnavailable(
+            f"no mapcell daemon answers in {' or '.join(map(str, folders))}; start one with `mapcelld`, or set "
+            "MAPCELL_RUNTIME to its folder"
+        )
+
+    def close(self) -> None:
+        """Ends every connection; the next question makes new ones."""
+        with self._lock:
+            self._forget_parents()
+            clients, self._clients = list(self._clients.values()), {}
+        for client in clients:
+            client.close()
+
+    def _forget_parents(self) -> None:
+        # A child may neither use nor end the sockets that it inherited: they are its parent's.
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._clients = {}
+
+    def after_fork(self) -> None:
+        """Replaces a lock that another thread of the parent may have held at the fork."""
+        self._lock = Lock()
+
+
+CONNECTIONS = Connections()
+os.register_at_fork(after_in_child=CONNECTIONS.after_fork)
+atexit.register(CONNECTIONS.close)
+
+
+def listens(folder: Path) -> bool:
+    """Whether a daemon accepts connections in `folder`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        with contextlib.suppress(OSError):
+            probe.connect(str(folder / HANDLES))
+            return True
+        return False
+
+
+def daemon_status(timeout: float = 5.0) -> Any:
+    """The daemon's figures (messages.Status: pid, version, budget, leases ...), or None when no daemon answers."""
+    from mapcell_formats import messages
+
+    try:
+        return CONNECTIONS.client().ask(messages.GetStatus(), timeout)
+    except DaemonUnavailable:
+        return None
+
+
+def disconnect() -> None:
+    """Ends this process's control connections. Weights stay valid, and the next attach connects again."""
+    CONNECTIONS.close()
