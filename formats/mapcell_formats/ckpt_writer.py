@@ -77,7 +77,7 @@ def _records(items: Iterable[Item], align: int, slice_bytes: int) -> Iterator[Bu
     for item in checked(items):
         pieces = _string(item) if isinstance(item, StringItem) else _tensor(item, slice_bytes)
         for fields, content in pieces:
-            width = align if isinstance(item, TensorItem) and len(content) else 1
+            width = align if isinstance(item, TensorItem) else 1
             head = _aligned_head(item.name.encode(), fields, len(content), position, width)
             yield head
             yield content

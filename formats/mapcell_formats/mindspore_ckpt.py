@@ -21,6 +21,7 @@ refused here.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,6 +63,10 @@ _VALUE, _TAG, _TENSOR, _MAP, _DIMS, _TYPE, _CONTENT = 1, 1, 2, 3, 1, 2, 3
 _STRING_PREFIX = "ckpt.string"
 _INT4_PREFIX = "ckpt.int4"
 _CHUNK = 1 << 20
+# A tensor has at most MAX_RANK dims and two more fields; the rest is room for what is unknown or comes twice.
+_MAX_FIELDS = 256
+# Unknown fields may stand between the records.
+_MAX_FILE_FIELDS = 2 * MAX_TENSORS
 
 
 def string_key(position: int, name: str) -> str:
@@ -73,7 +78,7 @@ def parse_string_key(key: str) -> tuple[int, str] | None:
     """`(position, name)` when `key` is one that `string_key` made, else None."""
     prefix, _, rest = key.partition(":")
     position, colon, name = rest.partition(":")
-    if prefix != _STRING_PREFIX or not colon or not position.isascii() or not position.isdigit():
+    if prefix != _STRING_PREFIX or not colon or not re.fullmatch("[0-9]{1,9}", position):
         return None
     return int(position), name
 
@@ -138,7 +143,7 @@ class _Walk:
         """Reads all records up to `end`; FormatError at the first that is wrong."""
         group: list[_Record] = []
         count = 0
-        for item in self._wire.fields(0, end):
+        for item in self._wire.fields(0, end, _MAX_FILE_FIELDS):
             if item.number != _VALUE or item.wire != BYTES:
                 continue
             count += 1
@@ -155,21 +160,22 @@ class _Walk:
 
     def _record(self, item: Field) -> _Record:
         record = _Record(item.at)
-        for part in self._wire.fields(item.start, item.stop):
+        for part in self._wire.fields(item.start, item.stop, _MAX_FIELDS):
             if part.wire != BYTES:
                 continue
             if part.number == _TAG:
-                record.tag = self._wire.text(part, MAX_NAME_BYTES, "a name")
+                self._wire.tensor = record.tag = self._wire.text(part, MAX_NAME_BYTES, "a name")
             elif part.number == _TENSOR:
                 record.has_tensor, record.is_map = True, False
                 self._tensor(record, part)
             elif part.number == _MAP:
                 record.has_tensor, record.is_map = False, True
         self._check(record)
+        self._wire.tensor = None
         return record
 
     def _tensor(self, record: _Record, item: Field) -> None:
-        for part in self._wire.fields(item.start, item.stop):
+        for part in self._wire.fields(item.start, item.stop, _MAX_FIELDS):
             if part.number == _DIMS and part.wire in (VARINT, BYTES):
                 self._dims(record, part)
             elif part.number == _TYPE and part.wire == BYTES:
@@ -207,7 +213,7 @@ class _Walk:
     def _finish(self, group: list[_Record]) -> None:
         last = group[-1]
         name, type_name = last.tag or "", last.type_name or ""
-        extents = tuple(record.content for record in group if record.content)
+        extents = tuple(record.content for record in group if record.content and record.content.nbytes)
         if type_name == STRING_TYPE:
             self.found[name] = self._string(last, extents)
         elif type_name in DTYPES:
@@ -223,7 +229,7 @@ class _Walk:
         expected = prod(shape) * ITEMSIZE[dtype]
         if nbytes != expected:
             message = f"{nbytes} bytes of content for shape {list(shape)}"
-            raise self._error(record, message, extents[0].offset, f"{expected} bytes")
+            raise self._error(record, message, record.at, f"{expected} bytes")
         return SourceTensor(name, dtype, shape, extents)
 
     def _string(self, record: _Record, extents: tuple[Extent, ...]) -> str:
@@ -237,7 +243,7 @@ class _Walk:
         try:
             return raw.decode("utf-32-le").rstrip("\0")
         except UnicodeDecodeError as exc:
-            raise self._error(record, "a broken string", extents[0].offset, "UTF-32LE") from exc
+            raise self._error(record, "a broken string", record.at, "UTF-32LE") from exc
 
     def _error(self, record: _Record, message: str, offset: int, expected: str) -> FormatError:
         tensor = record.tag[:80] if record.tag is not None else None

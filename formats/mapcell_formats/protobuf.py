@@ -37,20 +37,28 @@ class Field(NamedTuple):
 
 
 class WireReader:
-    """Reads tags, lengths and small values through a window of READ_AHEAD bytes. Not thread-safe."""
+    """Reads tags, lengths and small values through a window of READ_AHEAD bytes. Not thread-safe.
+
+    `tensor` is what its errors name, once the caller knows it.
+    """
 
     def __init__(self, source: ByteSource, end: int) -> None:
         self.source = source
         self.end = end
+        self.tensor: str | None = None
         self._window = b""
         self._base = 0
 
-    def fields(self, start: int, stop: int) -> Iterator[Field]:
-        """The fields of the message from `start` to `stop`, unknown ones included."""
-        while start < stop:
+    def fields(self, start: int, stop: int, limit: int) -> Iterator[Field]:
+        """The fields of the message from `start` to `stop`, unknown ones included; FormatError after `limit`."""
+        for _ in range(limit):
+            if start >= stop:
+                return
             field = self._field(start, stop)
             yield field
             start = field.stop
+        if start < stop:
+            raise self._error("a message with too many fields", start, f"at most {limit}")
 
     def varints(self, start: int, stop: int) -> Iterator[int]:
         """The numbers of a packed field from `start` to `stop`."""
@@ -87,6 +95,10 @@ class WireReader:
         return Field(number, wire, at, start, start + nbytes, 0)
 
     def _varint(self, at: int, stop: int) -> tuple[int, int]:
+        offset = at - self._base
+        # Nearly all are of one byte within the window.
+        if 0 <= offset < len(self._window) and at < stop and self._window[offset] < 0x80:
+            return self._window[offset], at + 1
         raw = self._bytes(at, min(MAX_VARINT_BYTES, stop - at))
         value = 0
         for i, byte in enumerate(raw):
@@ -106,4 +118,4 @@ class WireReader:
         return self._window[offset : offset + nbytes]
 
     def _error(self, message: str, offset: int, expected: str) -> FormatError:
-        return FormatError(message, path=self.source.path, offset=offset, expected=expected)
+        return FormatError(message, path=self.source.path, tensor=self.tensor, offset=offset, expected=expected)

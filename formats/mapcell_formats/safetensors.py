@@ -258,7 +258,8 @@ def _place(entries: list[_Entry], start: int, source: ByteSource, walk: _Walk) -
     for begin, end, at, name, dtype, shape, nbytes in entries:
         if begin != position or end - begin != nbytes:
             _misplaced(begin, end, name, nbytes, position, walk.byte(at), source.path)
-        tensors.append(SourceTensor(name, dtype, shape, (Extent(0, start + begin, nbytes),)))
+        extents = (Extent(0, start + begin, nbytes),) if nbytes else ()
+        tensors.append(SourceTensor(name, dtype, shape, extents))
         position = end
     if start + position != source.size:
         missing = start + position > source.size
