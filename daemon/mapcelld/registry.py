@@ -122,11 +122,14 @@ class Registry:
         version.names.add(name)
         return model
 
-    def derive(self, model: Model, base: Version, version: Version) -> None:
-        """Puts `version`, made from `base`, beside the versions of `model`: it is asked for by a cast, not by name."""
+    def derive(self, model: Model, version: Version, base: str = "") -> None:
+        """Puts `version` beside the versions of `model`: it is asked for by a cast or a part, not by name alone.
+
+        With the id of its `base` it goes when that one is retired.
+        """
         if version.id not in model.versions and version.id not in model.derived:
             model.derived.append(version.id)
-            version.base = base.id
+            version.base = base
             version.names.add(model.name)
 
     def model(self, name: str, sees: Sees) -> Model:
@@ -161,7 +164,7 @@ class Registry:
             version.state = State.RETIRED
         for derived in [d for d in model.derived if self.versions[d].base == version.id]:
             self.retire(model, self.versions[derived])
-        if not model.versions:
+        if not model.versions and not model.derived:
             self.models.pop(model.name, None)
 
     def superseded(self, model: Model) -> list[Version]:

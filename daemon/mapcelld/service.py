@@ -112,7 +112,9 @@ class Service:
         if made is not None:
             return self._issue(who, Right(Intent(model.name), made))
         plan = Plan("derive", (version.id,), wanted, "sealed", base=version)
-        return self._issue(who, Right(Intent(model.name, derives=version), plan=plan))
+        return self._issue(
+            who, Right(Intent(model.name, model.owner, model.source, role="derived", base=version.id), plan=plan)
+        )
 
     def _offer(self, who: Credentials, request: messages.Offer) -> Ticket:
         _check_selection(request.selection)
@@ -200,10 +202,11 @@ class Service:
 
     def name(self, intent: Intent, version: Version) -> str:
         """Registers the version under what the client meant it to be called."""
-        if intent.derives is not None and intent.name in self._registry.models:
-            self._registry.derive(self._registry.models[intent.name], intent.derives, version)
-        elif intent.register:
+        if intent.role == "newest":
             self._register(intent, version)
+        elif intent.role == "derived" and (not intent.base or intent.base in self._registry.versions):
+            model = Model(intent.name, intent.owner, intent.source)
+            self._registry.derive(self._registry.models.setdefault(intent.name, model), version, intent.base)
         return intent.name
 
     def begin(self, who: Credentials, name: str, version: Version) -> Lease:
@@ -265,14 +268,15 @@ class Service:
         if not name:
             taken = self._registry.models.get(path)
             label = path if taken is None or taken.owner == who.uid else f"{path}#{who.uid}"
-            return Intent(label, who.uid, path, register=True)
+            whole = request.selection == Selection()
+            return Intent(label, who.uid, path, role="newest" if whole else "derived")
         if len(name) > MAX_NAME or name.startswith(("/", ".", "~")) or set(name) & set("@:\n\r\t\0 "):
             raise ProtocolError(f"{name[:64]!r} cannot name a model: no blanks, @ or :, and nothing like a path")
         owner = None if self._access.operates(who) else who.uid
         taken = self._registry.models.get(name)
         if (taken is not None and taken.owner != owner) or (owner is not None and self._configured(name) is not None):
             raise AccessDenied(f"the name {name!r} is taken; choose another")
-        return Intent(name, owner, path, request.tag, request.pin, register=True)
+        return Intent(name, owner, path, request.tag, request.pin, "newest")
 
     def _register(self, intent: Intent, version: Version) -> None:
         model = self._registry.name(intent.name, intent.owner, intent.source, version)
@@ -344,7 +348,7 @@ class _Unattended:
 
 
 def _configured_intent(model: ModelConfig) -> Intent:
-    return Intent(model.name, None, model.source, pin=model.pin, register=True)
+    return Intent(model.name, None, model.source, pin=model.pin, role="newest")
 
 
 def _check_selection(selection: Selection) -> None:

@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from mapcell_formats.errors import MapcellError, ProtocolError, StagingFailed
 from mapcell_formats.messages import Identified, Job, Proceed, Progress, Refused, Selection, Sized, Staged
@@ -34,8 +34,8 @@ STALL_SECONDS = 60.0
 class Intent:
     """What becomes of the version for one waiter.
 
-    `register` says that it becomes the newest of the model `name` (whose `owner` alone sees it; None: everybody), and
-    `derives` that it stands beside that model's versions as a cast of one.
+    `name` is the model's, which `owner` alone sees (None: everybody). `role` says what it is there: "newest" version,
+    "derived" (beside the versions, as a cast or a part; of the one whose id is `base`, if known), or "known" already.
     """
 
     name: str
@@ -43,8 +43,8 @@ class Intent:
     source: str = ""
     tag: str = ""
     pin: bool = False
-    register: bool = False
-    derives: Version | None = None
+    role: Literal["newest", "derived", "known"] = "known"
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)
