@@ -64,7 +64,6 @@ class LeaseRow:
 
     pid: int
     uid: int
-    command: str
     name: str
     version: str
     since: float

@@ -24,7 +24,7 @@ PROTOCOL = 1
 MAX_STRING = 4096
 # An error's text may quote a path and several names.
 MAX_TEXT = 16_384
-# msgpack makes a list of the announced length before its items arrive, at up to 1,024 levels: 4,096 keep that to 32 MiB.
+# msgpack makes a list of the announced length before its items arrive, at up to 1,024 levels: this keeps it to 32 MiB.
 MAX_ITEMS = 4096
 # What a client accepts from its daemon: rows of leases and models.
 MAX_ROWS = 100_000
@@ -86,7 +86,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _build(cls: type[Any], fields: Any) -> Any:
+def _build(cls: Any, fields: Any) -> Any:
     if not isinstance(fields, dict):
         raise ProtocolError(f"the fields of {cls.__name__} are no map")
     checks = _checks(cls)
