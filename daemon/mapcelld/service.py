@@ -160,6 +160,7 @@ class Service:
                 for name in {w.intent.name for w in s.waiters if self._may_hear(who, w.intent)}
             ),
             runtime=str(self._runtime.path),
+            bytes_read=self._staging.bytes_read,
         )
 
     def _unload(self, who: Credentials, request: messages.Unload) -> messages.Models:

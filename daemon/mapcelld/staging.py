@@ -111,6 +111,7 @@ class StagingDesk:
         self._discard = discard
         self._running: dict[Recipe, Staging] = {}
         self._all: dict[Staging, None] = {}
+        self.bytes_read = 0
 
     def start(self, plan: Plan, uid: int, waiter: Waiter, connection: int | None) -> Staging:
         """Begins `plan` for `waiter`. `connection` (borrowed until the stager has its own) holds an offer's files."""
@@ -200,8 +201,10 @@ class StagingDesk:
             if isinstance(told.message, Progress):
                 self._report(staging, told.message)
                 continue
-            version = _version(_expect(told.message, Staged), told.fds)
+            staged = _expect(told.message, Staged)
+            version = _version(staged, told.fds)
             break
+        self.bytes_read += staged.read
         staging.promised = 0
         held = self._publish(version, recipe)
         if held is not version:

@@ -185,7 +185,11 @@ class Leases:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The daemon in figures. `uptime` in seconds; budget, sealed and mapped in bytes; the rest counts."""
+    """The daemon in figures.
+
+    `uptime` in seconds; budget, sealed and mapped in bytes; `bytes_read` what stagers that published read since the
+    start, as the kernel counted it (rchar); the rest are counts.
+    """
 
     OP: ClassVar[str] = "daemon-status"
     pid: int
@@ -201,6 +205,7 @@ class Status:
     stagers: int
     staging: tuple[StagingRow, ...]
     runtime: str
+    bytes_read: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +325,10 @@ class Proceed:
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """From the stager: done. The manifest's descriptor and one for each segment come with it, sizes as given."""
+    """From the stager: done. The manifest's descriptor and one for each segment come with it, sizes as given.
+
+    `read` is what this stager read in its life, as the kernel counted it (rchar in /proc/self/io).
+    """
 
     OP: ClassVar[str] = "staged"
     version: str
@@ -331,6 +339,7 @@ class Staged:
     tensors: int
     manifest: int
     segments: tuple[int, ...]
+    read: int
 
 
 def _table(*classes: type[Any]) -> Mapping[str, type[Any]]:
