@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from .checkpoint import MAX_NAME_BYTES, MAX_RANK
 
-# No tensor of any machine has a longer dimension; it keeps every product of a shape small.
-MAX_DIM = 1 << 62
+# Times the largest item size it stays within int64. NumPy refuses more even in a shape that has a 0 in it.
+MAX_ELEMENTS = 1 << 59
 
 
 class Fault(NamedTuple):
@@ -32,14 +32,16 @@ def name_fault(name: str) -> Fault | None:
     return Fault("the name has a NUL in it", "text") if "\0" in name else None
 
 
-def shape_fault(shape: Sequence[object], largest: int = MAX_DIM) -> Fault | None:
-    """A shape is at most MAX_RANK integers from 0 to `largest`."""
+def shape_fault(shape: Sequence[object], largest: int = MAX_ELEMENTS) -> Fault | None:
+    """A shape is at most MAX_RANK integers from 0 to `largest`; those but 0 multiply to at most MAX_ELEMENTS."""
     if len(shape) > MAX_RANK:
         return Fault(f"{len(shape)} dimensions", f"at most {MAX_RANK}")
+    elements = 1
     for dim in shape:
         if type(dim) is not int or not 0 <= dim <= largest:
             return Fault(f"{brief(dim)} is no dimension", f"an integer from 0 to {largest}")
-    return None
+        elements *= dim or 1
+    return Fault(f"shape {brief(shape)}", f"at most {MAX_ELEMENTS} elements") if elements > MAX_ELEMENTS else None
 
 
 def brief(value: object) -> str:

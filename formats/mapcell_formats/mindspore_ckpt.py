@@ -188,10 +188,11 @@ class _Walk:
         for value in values:
             # int64 in two's complement: what a writer meant as -1 has to be shown as -1.
             record.dims.append(value - (1 << 64) if value >> 63 else value)
-            if len(record.dims) > MAX_RANK or not 0 <= record.dims[-1] <= MAX_DIM:
-                fault = shape_fault(record.dims, MAX_DIM)
-                if fault:
-                    raise self._error(record, fault.message, part.at, fault.expected)
+            # At once: what is packed may go on for gigabytes.
+            if len(record.dims) > MAX_RANK:
+                break
+        if fault := shape_fault(record.dims, MAX_DIM):
+            raise self._error(record, fault.message, part.at, fault.expected)
 
     def _check(self, record: _Record) -> None:
         if record.tag is None:

@@ -134,6 +134,8 @@ class _Walk:
         if dtype not in ITEMSIZE or not _USUAL_SHAPE.fullmatch(dims):
             return None
         shape = tuple(map(int, dims.split(","))) if dims else ()
+        if shape_fault(shape):
+            return None
         known = self._shapes[dtype, dims] = shape, prod(shape) * ITEMSIZE[dtype]
         return known
 
@@ -164,7 +166,7 @@ class _Walk:
             raise UnsupportedFormat(message, path=self.path, tensor=name, offset=self.byte(at), expected=known)
         if fault := shape_fault(shape):
             self.fail(fault.message, at, fault.expected, name)
-        if len(offsets) != 2 or shape_fault(offsets):
+        if len(offsets) != 2 or not all(type(offset) is int and 0 <= offset < 1 << 63 for offset in offsets):
             self.fail(f"data_offsets {brief(offsets)}", at, "two integers from 0 up", name)
         self.entries.append((offsets[0], offsets[1], at, name, dtype, tuple(shape), prod(shape) * ITEMSIZE[dtype]))
         return pos

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+
 from mapcell_formats import mindspore_ckpt, safetensors
 from mapcell_formats.checkpoint import Reader
 from mapcell_formats.detect import read_checkpoint
