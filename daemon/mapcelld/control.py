@@ -86,7 +86,9 @@ class ControlDesk:
         return len(self._subscriptions)
 
     def push(self, event: Event, wanted: Wanted) -> None:
-        """Sends `event` to every subscriber that may see it and asked for it."""
+        """Sends `event` to every subscriber that may see it and asked for it; to nobody once closed."""
+        if self._router.closed:
+            return
         for identity, subscription in list(self._subscriptions.items()):
             if wanted(subscription.peer, subscription.name):
                 subscription.number += 1

@@ -27,7 +27,7 @@ from mapcelld.registry import Model, Recipe, Registry, State, Version, split_nam
 from mapcelld.runtime import RuntimeFolder
 from mapcelld.segment import Segment
 from mapcelld.stagers import Stagers
-from mapcelld.staging import Intent, Plan, StagingDesk
+from mapcelld.staging import Intent, Plan, Staging, StagingDesk
 from mapcelld.tickets import Tickets
 
 log = logging.getLogger("mapcelld.service")
@@ -52,7 +52,12 @@ class Service:
         self._closer = ThreadPoolExecutor(1, "closer")
         self._stagers = Stagers()
         self._staging = StagingDesk(
-            self._stagers, self._registry.made_by, self._make_room, self._publish, self._close_segments
+            self._stagers,
+            self._registry.made_by,
+            self._make_room,
+            self._publish,
+            self._close_segments,
+            self._observe,
         )
         self._handles = HandleDesk(runtime.handles, self, time.monotonic)
         handlers: Handlers = {
@@ -172,7 +177,7 @@ class Service:
         for number in chosen:
             version = self._registry.versions[number]
             version.pinned = False
-            self._registry.retire(model, version)
+            self._retire(model, version)
             log.info("unloaded: name=%r version=%s uid=%d", model.name, version.id, who.uid)
         self._collect()
         return messages.Models(rows)
@@ -246,9 +251,12 @@ class Service:
         )
         return held
 
-    def tell_progress(self, intent: Intent, report: Progress) -> None:
-        """Pushes progress to whoever watches."""
-        event = Event(0, "progress", intent.name, "", report.done, report.total, report.step)
+    def _observe(self, staging: Staging, kind: str, detail: str) -> None:
+        for intent in {w.intent.name: w.intent for w in staging.waiters}.values():
+            event = Event(0, kind, intent.name, "", staging.done, staging.total, detail or staging.step)
+            self._push(event, intent)
+
+    def _push(self, event: Event, intent: Intent) -> None:
         self._control.push(event, lambda who, name: name in ("", intent.name) and self._may_hear(who, intent))
 
     # --- helpers ----------------------------------------------------------------------------------------------------
@@ -284,22 +292,28 @@ class Service:
         if intent.tag:
             model.tags[intent.tag] = version.id
         version.pinned = version.pinned or intent.pin
-        event = Event(0, "ready", model.name, version.id, version.nbytes, version.nbytes, version.residence)
-        self._control.push(event, lambda who, name: name in ("", model.name) and self._access.sees(who, model))
+        self._push(Event(0, "ready", model.name, version.id, version.nbytes, version.nbytes, version.residence), intent)
         self._collect()
 
     def _collect(self) -> None:
         """Retires what newer versions replaced and drops what nobody needs."""
         for model in list(self._registry.models.values()):
             for version in self._registry.superseded(model):
-                self._registry.retire(model, version)
+                self._retire(model, version)
         for version in list(self._registry.versions.values()):
             if not version.names:
                 version.state = State.RETIRED
             if self._registry.droppable(version):
                 self._drop(version)
 
+    def _retire(self, model: Model, version: Version) -> None:
+        self._registry.retire(model, version)
+        intent = Intent(model.name, model.owner, model.source)
+        self._push(Event(0, "retired", model.name, version.id, 0, version.nbytes, version.residence), intent)
+
     def _drop(self, version: Version) -> None:
+        for model in [self._registry.models[n] for n in version.names if n in self._registry.models]:
+            self._retire(model, version)
         self._registry.drop(version)
         self._close_segments([version.manifest, *version.segments])
 
@@ -336,8 +350,7 @@ class _Unattended:
         """Nothing to do: there is no connection."""
 
     def progress(self, report: Progress) -> None:
-        """Tells those who watch."""
-        self._service.tell_progress(self.intent, report)
+        """Nothing to do: those who watch are told by the service."""
 
     def ready(self, version: Version) -> None:
         """Registers the version."""

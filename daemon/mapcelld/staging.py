@@ -91,6 +91,8 @@ class Staging:
 
 Publish = Callable[[Version, Recipe], Version]
 MakeRoom = Callable[[int], None]
+# Told of a job under way: "staging" (it begins), "progress" or "failed", and the reason of a failure.
+Observe = Callable[[Staging, str, str], None]
 
 
 class StagingDesk:
@@ -103,12 +105,14 @@ class StagingDesk:
         make_room: MakeRoom,
         publish: Publish,
         discard: Callable[[list[Segment]], None],
+        observe: Observe,
     ) -> None:
         self._stagers = stagers
         self._made_by = made_by
         self._make_room = make_room
         self._publish = publish
         self._discard = discard
+        self._observe = observe
         self._running: dict[Recipe, Staging] = {}
         self._all: dict[Staging, None] = {}
         self.bytes_read = 0
@@ -195,6 +199,7 @@ class StagingDesk:
         sized = _expect((await stager.receive(STALL_SECONDS)).message, Sized)
         self._make_room(sized.nbytes)
         staging.promised = staging.total = sized.nbytes
+        self._observe(staging, "staging", "")
         stager.send(Proceed())
         while True:
             told = await stager.receive(STALL_SECONDS)
@@ -215,6 +220,7 @@ class StagingDesk:
         staging.step, staging.done, staging.total = report.step, report.done, report.total
         for waiter in list(staging.waiters):
             waiter.progress(report)
+        self._observe(staging, "progress", "")
 
     def _finish(self, staging: Staging, version: Version) -> None:
         for waiter in list(staging.waiters):
@@ -223,6 +229,7 @@ class StagingDesk:
 
     def _fail(self, staging: Staging, error: MapcellError) -> None:
         log.info("staging failed: source=%r error=%r", staging.plan.paths[:1], error.message)
+        self._observe(staging, "failed", error.message)
         for waiter in list(staging.waiters):
             waiter.failed(error)
         staging.waiters.clear()
