@@ -229,8 +229,8 @@ class _Walk:
         return found.end() if found else pos
 
     def byte(self, pos: int) -> int:
-        """The offset in the file of the character at `pos` of the header."""
-        return LENGTH_BYTES + len(self.text[:pos].encode())
+        """The offset in the file of the first character at or after `pos` of the header that is no blank."""
+        return LENGTH_BYTES + len(self.text[: self.blanks(pos)].encode())
 
     def fail(self, message: str, pos: int, expected: str, tensor: str | None = None) -> NoReturn:
         """Raises FormatError about the character at `pos`."""
