@@ -1,0 +1,135 @@
+"""Functions that run before or after a Cell does."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, TypeVar
+
+_log = logging.getLogger("mapcell")
+_handle_ids = count(1)
+Hook = Callable[..., Any]
+T = TypeVar("T")
+
+
+class HookHandle:
+    """What a register method returns: `remove` takes the hook away again; a second time does nothing."""
+
+    __slots__ = ("_hooks", "handle_id")
+
+    def __init__(self, hooks: OrderedDict[int, Any]) -> None:
+        self._hooks = hooks
+        self.handle_id = next(_handle_ids)
+
+    def remove(self) -> None:
+        """Takes the hook away."""
+        self._hooks.pop(self.handle_id, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _ForwardHook:
+    function: Hook
+    with_kwargs: bool = False
+    always_call: bool = False
+
+
+def _checked(function: Any) -> Hook:
+    if not callable(function):
+        raise TypeError(f"a hook has to be callable, not {type(function).__name__}")
+    return function  # type: ignore[no-any-return]
+
+
+def _add(hooks: OrderedDict[int, T], hook: T, prepend: bool = False) -> HookHandle:
+    handle = HookHandle(hooks)
+    hooks[handle.handle_id] = hook
+    if prepend:
+        hooks.move_to_end(handle.handle_id, last=False)
+    return handle
+
+
+class CellHooks:
+    """A Cell's hooks, and running them."""
+
+    _forward_pre_hooks: OrderedDict[int, _ForwardHook]
+    _forward_hooks: OrderedDict[int, _ForwardHook]
+    _backward_hooks: OrderedDict[int, Hook]
+    _backward_pre_hooks: OrderedDict[int, Hook]
+
+    def _init_hooks(self) -> None:
+        for hooks in ("_forward_pre_hooks", "_forward_hooks", "_backward_hooks", "_backward_pre_hooks"):
+            self.__dict__[hooks] = OrderedDict()
+
+    def register_forward_pre_hook(
+        self, hook_fn: Hook, *, prepend: bool = False, with_kwargs: bool = False
+    ) -> HookHandle:
+        """``hook_fn(cell, args)`` runs before `construct`; what it returns, unless None, replaces the arguments.
+
+        A tuple replaces all, another value becomes the only one. With `with_kwargs`: ``hook_fn(cell, args, kwargs)``,
+        returning None or (args, kwargs). TypeError unless callable.
+        """
+        return _add(self._forward_pre_hooks, _ForwardHook(_checked(hook_fn), with_kwargs), prepend)
+
+    def register_forward_hook(
+        self, hook_fn: Hook, *, prepend: bool = False, with_kwargs: bool = False, always_call: bool = False
+    ) -> HookHandle:
+        """``hook_fn(cell, args, output)`` runs after `construct`; what it returns, unless None, replaces the output.
+
+        With `with_kwargs`: ``hook_fn(cell, args, kwargs, output)``. With `always_call` it runs, with None, when
+        `construct` raises too. TypeError unless callable.
+        """
+        return _add(self._forward_hooks, _ForwardHook(_checked(hook_fn), with_kwargs, always_call), prepend)
+
+    def register_backward_hook(self, hook_fn: Hook) -> HookHandle:
+        """``hook_fn(cell, grad_input, grad_output)`` for when gradients pass. TypeError unless callable."""
+        return _add(self._backward_hooks, _checked(hook_fn))
+
+    def register_backward_pre_hook(self, hook_fn: Hook) -> HookHandle:
+        """``hook_fn(cell, grad_output)`` for before gradients pass. TypeError unless callable."""
+        return _add(self._backward_pre_hooks, _checked(hook_fn))
+
+    def _run_with_hooks(self, run: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        for hook in tuple(self._forward_pre_hooks.values()):
+            args, kwargs = _replaced_arguments(self, hook, args, kwargs)
+        try:
+            output = run(*args, **kwargs)
+        except Exception:
+            self._run_always_called(args, kwargs)
+            raise
+        for hook in tuple(self._forward_hooks.values()):
+            changed = _after(self, hook, args, kwargs, output)
+            output = output if changed is None else changed
+        return output
+
+    def _run_always_called(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for hook in tuple(self._forward_hooks.values()):
+            if not hook.always_call:
+                continue
+            try:
+                _after(self, hook, args, kwargs, None)
+            except Exception:  # the error of construct is the one to report
+                _log.warning("a forward hook with always_call failed after construct did", exc_info=True)
+
+
+def _after(cell: CellHooks, hook: _ForwardHook, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    if hook.with_kwargs:
+        return hook.function(cell, args, kwargs, output)
+    return hook.function(cell, args, output)
+
+
+def _replaced_arguments(
+    cell: CellHooks, hook: _ForwardHook, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if not hook.with_kwargs:
+        changed = hook.function(cell, args)
+        if changed is None:
+            return args, kwargs
+        return changed if isinstance(changed, tuple) else (changed,), kwargs
+    changed = hook.function(cell, args, kwargs)
+    if changed is None:
+        return args, kwargs
+    if not (isinstance(changed, tuple) and len(changed) == 2 and isinstance(changed[1], dict)):
+        raise RuntimeError(f"a forward pre-hook with_kwargs has to return None or (args, kwargs), not {changed!r}")
+    return changed[0] if isinstance(changed[0], tuple) else (changed[0],), changed[1]
