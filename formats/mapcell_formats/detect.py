@@ -92,9 +92,10 @@ def _looks_like(head: bytes) -> tuple[str, str]:
 
 
 def _is_text(head: bytes) -> bool:
-    # The head may end within a character: then up to 3 bytes of it are missing.
     text = head.decode(errors="ignore")
-    return len(text.encode()) > len(head) - 4 and all(char.isprintable() or char in "\t\r\n" for char in text)
+    # A full head may end within a character, of which it then has up to 3 bytes.
+    cut = 3 if len(head) == HEAD_BYTES else 0
+    return len(text.encode()) >= len(head) - cut and all(char.isprintable() or char in "\t\r\n" for char in text)
 
 
 def _join(parts: Sequence[Checkpoint]) -> Checkpoint:

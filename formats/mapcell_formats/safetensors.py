@@ -57,9 +57,12 @@ class SafetensorsReader:
 
     def accepts(self, head: bytes, size: int) -> bool:
         """Whether an object opens where the header has to. A wrong length is left for `parse` to name."""
-        plausible = int.from_bytes(head[:LENGTH_BYTES], "little") <= MAX_HEADER_BYTES
-        # A .ckpt starts with a line feed and may have a brace in its first name.
-        return head[LENGTH_BYTES:].lstrip(_BLANKS.encode()).startswith(b"{") and (plausible or head[:1] != b"\n")
+        if not head[LENGTH_BYTES:].lstrip(_BLANKS.encode()).startswith(b"{"):
+            return False
+        length = head[:LENGTH_BYTES]
+        # Text may have a brace there, and so may the first name in a .ckpt, which starts with a line feed.
+        is_other = length[:1] == b"\n" or all(0x20 <= byte < 0x7F or byte in b"\t\r\n" for byte in length)
+        return int.from_bytes(length, "little") <= MAX_HEADER_BYTES or not is_other
 
     def parse(self, source: ByteSource) -> Checkpoint:
         """The checkpoint in `source`, tensors in the order of their bytes. FormatError as the module says."""

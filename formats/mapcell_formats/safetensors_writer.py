@@ -31,8 +31,10 @@ def encode_safetensors(
     FormatError or UnsupportedFormat (a StringItem) name the tensor at fault.
     """
     check_align(align)
+    # The largest item size, as the library does: with less a tensor could not be mapped as it lies.
+    align = max(align, 8)
     tensors = sorted(map(_only_tensor, checked(items)), key=lambda item: -_power_of_two(item.nbytes, align))
-    yield _header(tensors, metadata or {}, max(align, 8))
+    yield _header(tensors, metadata or {}, align)
     for item in tensors:
         yield item.view()
 
