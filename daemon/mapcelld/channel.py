@@ -69,9 +69,12 @@ def peek(sock: socket.socket, max_bytes: int) -> bytes:
     return payload
 
 
-def discard(sock: socket.socket) -> None:
-    """Takes the next message out of the queue; the kernel drops its descriptors without installing them."""
-    sock.recvmsg(1, 0)
+def discard(sock: socket.socket) -> bool:
+    """Takes the next message out of the queue; the kernel drops its descriptors without installing them.
+
+    False at the end of the stream.
+    """
+    return bool(sock.recvmsg(1, 0)[0])
 
 
 def close_all(fds: Sequence[int]) -> None:

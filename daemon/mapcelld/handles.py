@@ -33,6 +33,8 @@ REDEEM_SECONDS = 5.0
 _BACKLOG = 4096
 # Out of descriptors, accepting pauses this long; leases that end meanwhile free some.
 _PAUSE_SECONDS = 0.1
+# A client that queued more than this before it was let go is no client of ours: it sees its connection reset.
+_MAX_UNREAD = 16
 
 
 class Connection:
@@ -169,6 +171,7 @@ class HandleDesk:
             return
         del self._connections[connection]
         self._loop.remove_reader(connection.sock)
+        _empty(connection.sock)
         connection.sock.close()
         self._rules.left(connection)
 
@@ -254,3 +257,11 @@ class HandleDesk:
                 self._rules.stage(right, connection, None)
         except MapcellError as exc:
             self.refuse(connection, exc)
+
+
+def _empty(sock: socket.socket) -> None:
+    # Closing a connection with unread messages resets it, and the client would lose the refusal sent just before.
+    with contextlib.suppress(OSError):
+        for _ in range(_MAX_UNREAD):
+            if not channel.discard(sock):
+                return
