@@ -32,6 +32,8 @@ METADATA_KEY = "__metadata__"
 LENGTH_BYTES = 8
 # The text of one tensor's entry. 32 dimensions of 20 digits and generous blanks stay far below.
 MAX_ENTRY_CHARS = 16_384
+# MindSpore marks tensors there by name. A header full of keys of three letters would take 20 times its size.
+MAX_METADATA_KEYS = MAX_TENSORS
 
 _BLANKS = " \t\r\n"
 _skip_blanks = re.compile(r"[ \t\r\n]*").match
@@ -199,6 +201,8 @@ class _Walk:
             key, pos = self._string(at)
             if key in self.metadata:
                 self.fail(f"{METADATA_KEY} lists {brief(key)} twice", at, "each key once")
+            if len(self.metadata) == MAX_METADATA_KEYS:
+                self.fail(f"{METADATA_KEY} has too many keys", at, f"at most {MAX_METADATA_KEYS}")
             self.metadata[key], pos = self._string(self._expect(":", pos, "':' after a key"))
             pos, more = self._separator(pos)
         return pos

@@ -7,6 +7,7 @@ import zlib
 import pytest
 
 from hostile.building import MemorySource, field, record, tensor, varint
+from mapcell_formats import mindspore_ckpt
 from mapcell_formats.checkpoint import Checkpoint
 from mapcell_formats.errors import FormatError
 from mapcell_formats.mindspore_ckpt import (
@@ -185,6 +186,14 @@ def test_contents_are_not_read() -> None:
     source = MemorySource(record("x", tensor((1_000_000,), content=bytes(4_000_000))) + record("y"))
     READER.parse(source)
     assert source.bytes_read < 20_000
+
+
+def test_records_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records are counted: the last allowed one is read, one more is refused."""
+    monkeypatch.setattr(mindspore_ckpt, "MAX_TENSORS", 2)
+    assert len(parse(record("a") + record("b")).tensors) == 2
+    with pytest.raises(FormatError, match="too many records"):
+        parse(record("a") + record("b") + record("c"))
 
 
 def test_verify_crc() -> None:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from hostile.building import MemorySource, entry, safetensors_file
+from mapcell_formats import safetensors
 from mapcell_formats.checkpoint import Checkpoint
 from mapcell_formats.dtypes import CODES, numpy_dtype
 from mapcell_formats.errors import FormatError
@@ -109,6 +110,20 @@ def test_an_error_counts_bytes() -> None:
     assert caught.value.tensor == "x"
     assert caught.value.offset is not None
     assert safetensors_file(text)[caught.value.offset :].startswith(b'"x"')
+
+
+def test_counts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors and metadata's keys are counted: the last allowed one is read, one more is refused."""
+    monkeypatch.setattr(safetensors, "MAX_TENSORS", 2)
+    monkeypatch.setattr(safetensors, "MAX_METADATA_KEYS", 2)
+    tensors = {name: entry(0, 0, [0]) for name in "abc"}
+    metadata = dict.fromkeys("abc", "")
+    two = {"a": tensors["a"], "b": tensors["b"], "__metadata__": {"a": "", "b": ""}}
+    assert len(parse(safetensors_file(two)).tensors) == 2
+    with pytest.raises(FormatError, match="3 tensors"):
+        parse(safetensors_file(dict(tensors)))
+    with pytest.raises(FormatError, match="too many keys"):
+        parse(safetensors_file({"__metadata__": metadata}))
 
 
 small = st.integers(0, 6)
