@@ -143,14 +143,15 @@ class HandleDesk:
         if connection not in self._connections:
             return
         try:
+            # The lease first: it keeps the version from being dropped while its name is settled.
+            connection.lease = self._rules.begin(connection.peer, connection.intent.name, version)
             name = self._rules.name(connection.intent, version)
-            fds = [version.manifest.reopen()]
+            fds: list[int] = []
             with channel.owned(fds):
-                for segment in version.segments:
+                for segment in (version.manifest, *version.segments):
                     fds.append(segment.reopen())
-                connection.lease = self._rules.begin(connection.peer, name, version)
-                sizes = tuple(s.nbytes for s in version.segments)
-                channel.send(connection.sock, wire.encode(Grant(name, version.id, version.manifest.nbytes, sizes)), fds)
+                grant = Grant(name, version.id, version.manifest.nbytes, tuple(s.nbytes for s in version.segments))
+                channel.send(connection.sock, wire.encode(grant), fds)
             self.watch(connection)
         except MapcellError as exc:
             self.refuse(connection, exc)

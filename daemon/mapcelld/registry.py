@@ -75,6 +75,11 @@ class Model:
     derived: list[str] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def anonymous(self) -> bool:
+        """Whether it is a path that somebody attached, not a name that somebody gave: names never look like paths."""
+        return self.name.startswith("/")
+
 
 Sees = Callable[[Model], bool]
 
@@ -168,10 +173,15 @@ class Registry:
             self.models.pop(model.name, None)
 
     def superseded(self, model: Model) -> list[Version]:
-        """The versions of `model` that a newer one replaced and nobody holds, tagged or pinned."""
-        older = map(self.versions.__getitem__, model.versions[:-1])
+        """The versions of `model` that nobody holds, tagged or pinned and nobody will miss.
+
+        Those are the ones that a newer one replaced, and what a path that was never named maps in place: mapping it
+        again costs nothing, and holding it would keep a deleted file on the disk.
+        """
+        known = list(map(self.versions.__getitem__, model.versions))
+        expendable = [v for v in known if model.anonymous and v.residence == "mapped"] or known[:-1]
         tagged = set(model.tags.values())
-        return [v for v in older if v.leases == 0 and not v.pinned and v.id not in tagged]
+        return [v for v in expendable if v.leases == 0 and not v.pinned and v.id not in tagged]
 
     def droppable(self, version: Version) -> bool:
         """Whether nothing needs `version` any more."""

@@ -167,6 +167,10 @@ class StagingDesk:
                     stager.close()
         except MapcellError as exc:
             self._fail(staging, exc)
+        # The boundary of one job: a bug that it meets must not leave its waiters without an answer.
+        except Exception:
+            log.exception("a staging job failed")
+            self._fail(staging, StagingFailed("the daemon failed on this checkpoint; its log says why"))
         except asyncio.CancelledError:
             self._fail(staging, StagingFailed("staging was given up; the daemon is stopping or everybody left"))
         finally:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, overload
 
 from mapcell_formats.errors import BindError, MapcellError, NotFound
 from mapcell_formats.manifest import Manifest, TensorEntry, near
 
 if TYPE_CHECKING:
     from .mapping import Array
+
+
+D = TypeVar("D")
 
 
 class Backing(Protocol):
@@ -99,6 +102,17 @@ class Weights(Mapping[str, "Array"]):
         array = self._open().array(entry)
         self._viewed[name] = entry.nbytes
         return array
+
+    @overload
+    def get(self, key: str, /) -> Array | None: ...
+    @overload
+    def get(self, key: str, /, default: Array | D) -> Array | D: ...
+    def get(self, key: str, /, default: Any = None) -> Any:
+        """The tensor, or `default` when there is none of that name."""
+        try:
+            return self[key]
+        except NotFound:
+            return default
 
     def __iter__(self) -> Iterator[str]:
         every = self._manifest.names()
