@@ -1,0 +1,11 @@
+"""``mapcell.train.serialization``: the functions for checkpoints under the name that networks import them by."""
+
+from __future__ import annotations
+
+from .converting import ckpt_to_safetensors as ckpt_to_safetensors
+from .converting import load_segmented_checkpoints as load_segmented_checkpoints
+from .converting import safetensors_to_ckpt as safetensors_to_ckpt
+from .loading import load_checkpoint as load_checkpoint
+from .loading import load_checkpoint_async as load_checkpoint_async
+from .matching import load_param_into_net as load_param_into_net
+from .saving import save_checkpoint as save_checkpoint
