@@ -230,9 +230,8 @@ def _verify_crc(path: str, weights: Weights, chosen: str) -> None:
     stored = weights.metadata.get("crc_num")
     if stored is None:
         return
-    if stored is not None and stored != str(
-        safetensors_crc((name, contents_of(weights[name])) for name in sorted(weights))
-    ):
+    found = str(safetensors_crc((name, contents_of(weights[name])) for name in sorted(weights)))
+    if stored != found:
         raise FormatError(f"the CRC-32 of the contents is {found}", path=path, expected=f"{stored}, as it says")
 
 
