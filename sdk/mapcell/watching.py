@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from mapcell_formats import messages, wire
 from mapcell_formats.errors import DaemonUnavailable
-from mapcell_formats.messages import Event, ModelRow, Models, Refused
 
 from .connection import CONNECTIONS, CONTROL
+
+if TYPE_CHECKING:
+    from mapcell_formats.messages import Event, ModelRow
 
 # The daemon forgets a subscription after 90 s.
 _RENEW_SECONDS = 30.0
@@ -23,6 +25,8 @@ def watch(name: str = "", timeout: float | None = None) -> Iterator[Event]:
     when no daemon answers, ProtocolError when it refuses.
     """
     import zmq
+
+    from mapcell_formats import messages, wire
 
     folder = CONNECTIONS.client().folder
     until = None if timeout is None else time.monotonic() + timeout
@@ -42,14 +46,16 @@ def watch(name: str = "", timeout: float | None = None) -> Iterator[Event]:
                 continue
             heard = time.monotonic()
             number, message = wire.decode(sock.recv(), messages.REPLIES, wire.MAX_ROWS)
-            if isinstance(message, Refused):
+            if isinstance(message, messages.Refused):
                 raise message.error()
-            if isinstance(message, Models) and number == 1:
+            if isinstance(message, messages.Models) and number == 1:
                 yield from map(_snapshot, message.rows)
-            elif isinstance(message, Event):
+            elif isinstance(message, messages.Event):
                 yield message
 
 
 def _snapshot(row: ModelRow) -> Event:
+    from mapcell_formats.messages import Event
+
     kind = "staging" if row.state == "STAGING" else "ready"
     return Event(0, kind, row.name, row.version, row.nbytes, row.nbytes, row.residence)
