@@ -122,9 +122,9 @@ class _Walk:
 
     def _usual(self, pos: int) -> tuple[int, bool]:
         """Reads entries while they look as usual -> (where it stopped, whether the object goes on there)."""
-        match = _USUAL.scanner(self.text, pos).match  # type: ignore[attr-defined]
+        match, text = _USUAL.match, self.text
         add, shapes = self.entries.append, self._shapes
-        while found := match():
+        while found := match(text, pos):
             name, dtype, dims, begin, end, after = found.groups()
             known = shapes.get((dtype, dims))
             if known is None and (known := self._learn(dtype, dims)) is None:

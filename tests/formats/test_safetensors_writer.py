@@ -27,7 +27,7 @@ def encoded(items: list[Item], metadata: dict[str, str] | None = None, align: in
 @st.composite
 def items(draw: st.DrawFn) -> list[Item]:
     """Tensors of any dtype under different names."""
-    chosen = draw(st.lists(names, unique=True, max_size=6))
+    chosen = draw(st.lists(names.filter(lambda name: name != "__metadata__"), unique=True, max_size=6))
     return [draw(tensors(name, list(CODES))) for name in chosen]
 
 
