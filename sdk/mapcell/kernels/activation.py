@@ -198,6 +198,15 @@ def glu(x: Array, axis: int = -1) -> Array:
 
 
 @in_float32
+def swiglu(x: Array, axis: int = -1) -> Array:
+    """The SiLU of the first half of `axis` times the second half. ValueError when its length is odd."""
+    if x.shape[axis] % 2:
+        raise ValueError(f"swiglu: axis {axis} has {x.shape[axis]} elements, an odd number")
+    first, second = np.split(x, 2, axis=axis)
+    return np.asarray(silu(first) * second)
+
+
+@in_float32
 def softmax(x: Array, axis: int | tuple[int, ...] = -1) -> Array:
     """exp(x) / sum(exp(x)) along `axis`. Where all of x is -inf the result is 0, as MindSpore's is on a CPU."""
     x = _floating(x)

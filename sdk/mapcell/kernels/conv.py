@@ -91,15 +91,20 @@ def _conv_transpose(
     matrix = weight.reshape(groups, channels // groups, -1).swapaxes(1, 2)
     out = np.matmul(matrix, x.reshape(batch, groups, channels // groups, -1))
     out = out.reshape(batch, groups * weight.shape[1], *kernel, *sizes)
-    # From the last axis on: each step turns the taps and positions of one axis into its output elements.
-    for axis in reversed(range(len(kernel))):
-        taps, places = 2 + axis, out.ndim - len(kernel) + axis
-        parts = np.moveaxis(out, (taps, places), (-2, -1))
-        out = np.moveaxis(_overlap_add(parts, stride[axis], dilation[axis]), -1, places - 1)
-    out = padded(out, grow)
+    out = padded(_joined(out, stride, dilation), grow)
     if bias is not None:
         out = out + bias.reshape(-1, *(1,) * len(kernel))
     return np.ascontiguousarray(out)
+
+
+def _joined(parts: Array, stride: Sizes, dilation: Sizes) -> Array:
+    """(N, C, *kernel, *positions) -> (N, C, *spatial): what the taps at all positions add up to."""
+    n = len(stride)
+    for axis in reversed(range(n)):
+        taps, places = 2 + axis, parts.ndim - n + axis
+        moved = np.moveaxis(parts, (taps, places), (-2, -1))
+        parts = np.moveaxis(_overlap_add(moved, stride[axis], dilation[axis]), -1, places - 1)
+    return parts
 
 
 def _overlap_add(parts: Array, stride: int, dilation: int) -> Array:
@@ -114,3 +119,22 @@ def _overlap_add(parts: Array, stride: int, dilation: int) -> Array:
     buffer[..., : (n - 1) * stride + 1 : stride] = parts
     skewed = buffer.reshape(*lead, -1)[..., : taps * length].reshape(*lead, taps, length)
     return np.asarray(skewed.sum(axis=-2))
+
+
+@in_float32
+def unfold(x: Array, kernel: Sizes, stride: Sizes, pads: Pads, dilation: Sizes) -> Array:
+    """(N, C, *spatial) -> (N, C * kernel, positions): every window as a column."""
+    view = windows(padded(x, pads), kernel, stride, dilation)
+    return _columns(view, 1, len(kernel))[:, 0]
+
+
+@in_float32
+def fold(columns: Array, size: Sizes, kernel: Sizes, stride: Sizes, pads: Pads, dilation: Sizes) -> Array:
+    """The adjoint of `unfold`: columns (N, C * kernel, positions) added up to (N, C, *size)."""
+    spans = list(zip(size, kernel, stride, pads, dilation, strict=True))
+    positions = [(n + sum(p) - extent(k, d)) // s + 1 for n, k, s, p, d in spans]
+    if columns.shape[1] % prod(kernel) or columns.shape[2] != prod(positions):
+        raise ValueError(f"fold: columns of {columns.shape} do not fit {tuple(size)} with {tuple(positions)} positions")
+    parts = columns.reshape(columns.shape[0], -1, *kernel, *positions)
+    out = _joined(parts, stride, dilation)
+    return padded(out, [(-p[0], n + p[0] - m) for n, p, m in zip(size, pads, out.shape[2:], strict=True)])

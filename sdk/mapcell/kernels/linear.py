@@ -126,3 +126,14 @@ def cdist(a: Array, b: Array, p: float = 2.0) -> Array:
     if p == 0:
         return np.asarray(np.count_nonzero(difference, axis=-1)).astype(a.dtype)
     return np.asarray(np.linalg.norm(difference, ord=p, axis=-1))
+
+
+@in_float32
+def batch_dot(a: Array, b: Array, axis_a: int, axis_b: int) -> Array:
+    """For each element of the first axes the sum of products over `axis_a` and `axis_b`, (N, 1) at least."""
+    left = np.moveaxis(a, axis_a, -1)
+    right = np.moveaxis(b, axis_b, 1)
+    rows = left.reshape(left.shape[0], -1, left.shape[-1])
+    out = np.matmul(rows, right.reshape(right.shape[0], right.shape[1], -1))
+    shape = (*left.shape[:-1], *right.shape[2:])
+    return np.asarray(out.reshape(shape if len(shape) > 1 else (*shape, 1)))
