@@ -62,9 +62,24 @@ class Checkpoint:
 
     def mappable(self) -> bool:
         """Whether every tensor can be used where it lies: one extent of a file, aligned to its item size."""
-        return all(isinstance(s, FileSource) for s in self.sources) and all(
-            len(t.extents) <= 1 and all(e.offset % ITEMSIZE[t.dtype] == 0 for e in t.extents) for t in self.tensors
-        )
+        return self.obstacle() is None
+
+    def obstacle(self) -> str | None:
+        """Why this checkpoint cannot be used where it lies, by its first tensor that cannot; None when it can."""
+        for source in self.sources:
+            if not isinstance(source, FileSource):
+                return f"{source.path} has to be decoded first"
+        return next(filter(None, map(_obstacle, self.tensors)), None)
+
+
+def _obstacle(tensor: SourceTensor) -> str | None:
+    if len(tensor.extents) > 1:
+        return f"tensor {tensor.name!r} lies in {len(tensor.extents)} pieces"
+    size = ITEMSIZE[tensor.dtype]
+    if tensor.extents and tensor.extents[0].offset % size:
+        offset = tensor.extents[0].offset
+        return f"tensor {tensor.name!r} lies at byte {offset}, which is no multiple of its item size {size}"
+    return None
 
 
 class Reader(Protocol):
