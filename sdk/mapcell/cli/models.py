@@ -1,0 +1,129 @@
+"""Commands about the models that a daemon holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import output
+from .asking import as_json, ask, complete_models, model_name, models
+from .files import put_metadata, put_tensors, tensor_document
+from .output import Column
+
+if TYPE_CHECKING:
+    from mapcell_formats.messages import ModelRow
+
+# Handing out a version that is there takes no staging.
+_ATTACH_SECONDS = 30.0
+
+
+@click.command()
+@as_json
+def ls(as_json: bool) -> None:
+    """Lists the models that the daemon holds, every version on a line, the newest of each first."""
+    rows = models()
+    if as_json:
+        output.emit([asdict(row) for row in rows])
+    elif rows:
+        print_rows(rows)
+    else:
+        output.say("no models are loaded; `mapcell load FILE` loads one")
+
+
+@click.command()
+@click.argument("name", shell_complete=complete_models)
+@click.option("--all", "everything", is_flag=True, help="Show every tensor, however many there are.")
+@as_json
+def show(name: str, everything: bool, as_json: bool) -> None:
+    """Shows the model NAME, its versions and the tensors of one: NAME:TAG or NAME@VERSION, else the newest."""
+    from mapcell_formats.messages import Resolve
+
+    name = model_name(name)
+    row: ModelRow = ask(Resolve(name)).rows[0]
+    versions = [r for r in models() if r.name == row.name]
+    metadata, tensors = _contents(name)
+    if as_json:
+        output.emit(
+            {**asdict(row), "versions": [asdict(r) for r in versions], "metadata": metadata, "tensors": tensors}
+        )
+        return
+    _print_model(row)
+    if len(versions) > 1:
+        click.echo()
+        print_rows(versions)
+    put_metadata(metadata)
+    put_tensors(tensors, everything)
+
+
+@click.command()
+@click.argument("name", shell_complete=complete_models)
+@as_json
+def unload(name: str, as_json: bool) -> None:
+    """Gives the memory of the model NAME back, or of one version: NAME:TAG or NAME@VERSION.
+
+    A version that processes hold is handed out no more, and goes with the last of them.
+    """
+    from mapcell_formats.messages import Unload
+
+    rows: Sequence[ModelRow] = ask(Unload(model_name(name))).rows
+    if as_json:
+        output.emit([asdict(row) for row in rows])
+        return
+    for row in rows:
+        held = f", once the {output.count(row.leases, 'lease')} on it ended" if row.leases else ""
+        output.put(f"unloaded {row.name} {output.short(row.version)}, {output.size(row.nbytes)}{held}")
+
+
+def print_rows(rows: Sequence[ModelRow]) -> None:
+    """The versions as a table."""
+    columns = [
+        Column("MODEL", flexible=True),
+        Column("VERSION"),
+        Column("TAGS", flexible=True),
+        Column("STATE"),
+        Column("RESIDENCE"),
+        Column("DTYPE"),
+        Column("SIZE", right=True),
+        Column("LEASES", right=True),
+    ]
+    output.put_table(columns, [_cells(row) for row in rows])
+
+
+def _cells(row: ModelRow) -> tuple[str, ...]:
+    return (
+        row.name,
+        output.short(row.version) or "-",
+        ",".join(row.tags) or "-",
+        row.state.lower() + ("+pin" if row.pinned else ""),
+        row.residence,
+        row.dtype or "-",
+        output.size(row.nbytes),
+        str(row.leases),
+    )
+
+
+def _contents(name: str) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """The metadata and tensors in the manifest of what `name` means."""
+    from mapcell.daemon_backend import attach_name
+
+    with attach_name(name, dtype=None, keys=None, prefix="", mode="r", timeout=_ATTACH_SECONDS) as weights:
+        return weights.metadata, [tensor_document(entry) for entry in weights.entries()]
+
+
+def _print_model(row: ModelRow) -> None:
+    verified = "every byte was hashed" if row.verified else "not hashed: a file mapped as it lies"
+    output.put_fields(
+        [
+            ("model", row.name),
+            ("version", row.version),
+            ("tags", ", ".join(row.tags)),
+            ("state", row.state.lower() + (", pinned" if row.pinned else "")),
+            ("source", f"{row.source} ({row.format})"),
+            ("residence", f"{row.residence}, {verified}"),
+            ("tensors", f"{row.tensors:,} of {row.dtype}, {output.size(row.nbytes)}"),
+            ("leases", str(row.leases)),
+        ]
+    )
