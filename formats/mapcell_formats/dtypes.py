@@ -81,7 +81,8 @@ def numpy_dtype(code: str) -> np.dtype[Any]:
         return np.dtype(_NUMPY_NAMES[code])
     import ml_dtypes
 
-    return np.dtype(getattr(ml_dtypes, _ML_NAMES[code]))
+    dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, _ML_NAMES[code]))
+    return dtype
 
 
 @cache
