@@ -137,10 +137,11 @@ _BY_CODE: Mapping[str, type[MapcellError]] = {
 
 def from_wire(code: str, message: str, details: Mapping[str, Detail]) -> MapcellError:
     """The error that `code` names, with its message exactly as the sender wrote it."""
-    cls = _BY_CODE.get(code, MapcellError)
-    error = cls.__new__(cls)
-    MapcellError.__init__(error, message, **details)
-    for field in ("path", "tensor", "offset", "expected"):
-        if issubclass(cls, FormatError):
+    error = _BY_CODE.get(code, MapcellError)(message)
+    # Set, not passed: what the other side calls a detail may be the name of an argument, and a FormatError would build
+    # its message anew out of them.
+    error.details = dict(details)
+    if isinstance(error, FormatError):
+        for field in ("path", "tensor", "offset", "expected"):
             setattr(error, field, details.get(field))
     return error
