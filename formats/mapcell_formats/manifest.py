@@ -174,7 +174,8 @@ class Manifest:
         if len(self._text) > MAX_DESCRIPTION_BYTES:
             raise FormatError(f"description of {len(self._text)} bytes", expected=f"at most {MAX_DESCRIPTION_BYTES}")
         try:
-            raw = msgpack.unpackb(self._text, strict_map_key=True)
+            # Of lists it holds none, and msgpack would allocate what a list's header announces.
+            raw = msgpack.unpackb(self._text, max_array_len=0, max_ext_len=0)
             return Description(
                 version=str(raw["version"]),
                 residence=str(raw["residence"]),
@@ -186,14 +187,14 @@ class Manifest:
             raise FormatError(f"manifest's description is malformed: {exc}") from exc
 
     def name(self, number: int) -> str:
-        """The name of entry `number`."""
-        return str(self._name_bytes(number), "utf-8")
+        """The name of entry `number`. FormatError when it is no UTF-8."""
+        return _text(self._name_bytes(number))
 
     def names(self) -> Iterator[str]:
-        """All names in the checkpoint's order."""
+        """All names in the checkpoint's order. FormatError at one that is no UTF-8."""
         text = self._names
         for entry in _ENTRY.iter_unpack(self._entries):
-            yield str(text[entry[2] : entry[2] + entry[3]], "utf-8")
+            yield _text(text[entry[2] : entry[2] + entry[3]])
 
     def digest(self, number: int) -> bytes:
         """blake3 of the bytes of entry `number`; NO_DIGEST when they were not hashed."""
@@ -201,7 +202,8 @@ class Manifest:
 
     def find(self, name: str) -> int:
         """The number of the entry called `name`; -1 when there is none."""
-        wanted = name.encode()
+        # Half a surrogate pair is in no manifest, and asking for it is no error.
+        wanted = name.encode("utf-8", "surrogatepass")
         checksum = zlib.crc32(wanted)
         table = self._checksums
         low = bisect_left(table, checksum)
@@ -224,7 +226,7 @@ class Manifest:
         shape = struct.unpack_from(f"<{rank}Q", self._dims, 8 * first)
         if prod(shape) * ITEMSIZE[CODES[code]] != nbytes:
             raise FormatError(f"manifest entry of {nbytes} bytes has shape {shape}", offset=_ENTRY.size * number)
-        name = str(self._names[start : start + length], "utf-8")
+        name = _text(self._names[start : start + length])
         return TensorEntry(name, CODES[code], shape, segment, offset, nbytes)
 
     def __getitem__(self, name: str) -> TensorEntry:
@@ -239,8 +241,18 @@ class Manifest:
         return map(self.entry, range(self._count))
 
     def _name_bytes(self, number: int) -> bytes:
-        _, _, start, length, _, _, _, _ = _ENTRY.unpack_from(self._entries, _ENTRY.size * number)
+        try:
+            _, _, start, length, _, _, _, _ = _ENTRY.unpack_from(self._entries, _ENTRY.size * number)
+        except struct.error:
+            raise FormatError(f"manifest has no entry {number}", expected=f"less than {self._count}") from None
         return bytes(self._names[start : start + length])
+
+
+def _text(raw: bytes | memoryview) -> str:
+    try:
+        return str(raw, "utf-8")
+    except UnicodeDecodeError as exc:
+        raise FormatError(f"manifest holds a name that is no UTF-8: {bytes(raw[:32])!r}") from exc
 
 
 # Comparing with every name of a huge checkpoint would take seconds for a hint.
