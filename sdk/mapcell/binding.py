@@ -101,7 +101,7 @@ def _plan(
         else:
             sources[id(parameter)] = source
             _fit(plan, parameter, source, storage, strict)
-    plan.missing = [p.name for p in net.get_parameters() if id(p) not in sources]
+    plan.missing = [p.name for p in by_path.values() if id(p) not in sources]
     return plan
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from numbers import Number
 from typing import Any
 
@@ -328,9 +329,7 @@ def _checked_tensor(init: Tensor, shape: int | Sequence[int] | None) -> Tensor:
 
 def _chosen(init: Any) -> Initializer:
     if isinstance(init, str):
-        if init.lower() not in _ALIASES:
-            raise ValueError(f"initializer: the class corresponding to {init!r} was not found; known: {_known()}")
-        return _ALIASES[init.lower()]()
+        return _named(init.lower())
     if isinstance(init, Number) and not isinstance(init, TensorCore):
         return Constant(init)
     raise TypeError(
@@ -339,8 +338,13 @@ def _chosen(init: Any) -> Initializer:
     )
 
 
-def _known() -> str:
-    return ", ".join(sorted(_ALIASES))
+@cache
+def _named(name: str) -> Initializer:
+    """The initializer of a class with its defaults; they hold no state, so one for all Parameters does."""
+    if name not in _ALIASES:
+        known = ", ".join(sorted(_ALIASES))
+        raise ValueError(f"initializer: the class corresponding to {name!r} was not found; known: {known}")
+    return _ALIASES[name]()
 
 
 def _checked_shape(shape: int | Sequence[int] | None) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ class TensorMath(TensorCore):
     __slots__ = ()
 
     def _binary(self, kernel: BinaryKernel, other: object, swap: bool = False) -> Any:
-        value = operand(other)
+        value = other._array if isinstance(other, TensorCore) else operand(other)
         if value is None:
             return NotImplemented
         return self._wrap(kernel(value, self._array) if swap else kernel(self._array, value))

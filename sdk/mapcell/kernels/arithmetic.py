@@ -33,7 +33,9 @@ def _apply(function: Function, *arrays: Array) -> Array:
 
 def binary(function: Function, a: Operand, b: Operand) -> Array:
     """`function` of both operands after promotion, in the promoted type."""
-    return _apply(function, *matched(a, b))
+    x, y = matched(a, b)
+    with np.errstate(all="ignore"):
+        return np.asarray(function(x, y))
 
 
 def unary(function: Function, a: Array) -> Array:
