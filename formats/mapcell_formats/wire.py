@@ -34,8 +34,14 @@ Check = Callable[[Any], Any]
 
 
 def encode(message: Any, request: int = 0) -> bytes:
-    """The payload of `message`, answering or asking under the number `request`."""
-    packed: bytes = msgpack.packb([PROTOCOL, request, type(message).OP, _plain(message)])
+    """The payload of `message`, answering or asking under the number `request`.
+
+    ProtocolError when a string of it cannot be written in UTF-8, such as a name made of a path's odd bytes.
+    """
+    try:
+        packed: bytes = msgpack.packb([PROTOCOL, request, type(message).OP, _plain(message)])
+    except UnicodeEncodeError as exc:
+        raise ProtocolError(f"{type(message).OP}: {ascii(exc.object)[:80]} is not UTF-8") from None
     return packed
 
 

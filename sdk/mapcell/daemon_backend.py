@@ -100,13 +100,18 @@ def attach_path(
     sources = open_sources(path)
     try:
         selection = Selection(dtype or "", keys, prefix)
-        request = Offer(tuple(s.path for s in sources), selection, residence, name, tag, pin, hold)
+        request = Offer(tuple(_label(s.path) for s in sources), selection, residence, name, tag, pin, hold)
         fds = [s.fileno() for s in sources]
         grant, handles, lease = _redeem(client, client.ask(request, timeout), fds, until, on_progress)
     finally:
         for source in sources:
             source.close()
     return _weights(grant, handles, lease, keys, prefix, mode, path)
+
+
+def _label(path: str) -> str:
+    """What to call the file at `path`, which may hold any bytes, in a message that holds UTF-8."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _redeem(
