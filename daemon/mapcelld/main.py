@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from mapcell_formats.errors import MapcellError
-from mapcelld import config as configuration
+from mapcelld import config_file
 from mapcelld.server import serve
 
 
@@ -24,7 +24,7 @@ from mapcelld.server import serve
 def main(path: Path | None, check_config: bool, runtime: str | None, budget: str | None, log_level: str | None) -> None:
     """Maps model checkpoints into memory once and lends them to every process that asks."""
     try:
-        settings = configuration.load(path, os.environ, runtime=runtime, budget=budget, log_level=log_level)
+        settings = config_file.load(path, os.environ, runtime=runtime, budget=budget, log_level=log_level)
         if check_config:
             click.echo("the configuration is valid", err=True)
             return

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Mapping
 
-from mapcelld import runtime
+from mapcelld import memory, runtime
 from mapcelld.config import Config
 from mapcelld.notify import notify
 from mapcelld.runtime import RuntimeFolder
@@ -32,7 +32,7 @@ def serve(config: Config, environment: Mapping[str, str]) -> None:
 async def _serve(config: Config, folder: RuntimeFolder) -> None:
     stop = asyncio.Event()
     _on_signals(stop)
-    service = Service(config, folder, memory_available)
+    service = Service(config, folder, memory.available)
     try:
         await service.open()
         sweeping = asyncio.create_task(_sweep(service))
@@ -69,12 +69,3 @@ def _raise_descriptor_limit() -> None:
     # Each lease is a descriptor, and the soft limit of 1,024 is a relic of select().
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def memory_available() -> int:
-    """Bytes that the host can still give to new allocations, by the kernel's own estimate (MemAvailable)."""
-    with open("/proc/meminfo") as lines:
-        for line in lines:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return sys.maxsize
