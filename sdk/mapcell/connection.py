@@ -91,7 +91,9 @@ class ControlClient:
                 if number == self._request:
                     break
             else:
-                raise DaemonUnavailable(f"the daemon at {self.folder} gave no answer within {timeout:.0f} s")
+                raise DaemonUnavailable(
+                    f"the daemon at {self.folder} gave no answer within {timeout:.0f} s; see its log, or start it again"
+                )
         if isinstance(reply, messages.Refused):
             raise reply.error()
         return reply
