@@ -44,9 +44,14 @@ def complete_models(_context: click.Context, _parameter: click.Parameter, incomp
 
 
 def model_name(text: str) -> str:
-    """What the daemon calls the model that a person named: a path is known by its absolute form."""
+    """What the daemon calls the model that a person named. For a path that is the one model loaded from there."""
     import os
 
     from mapcell.attaching import is_path
 
-    return os.path.abspath(os.path.expanduser(text)) if is_path(text) else text
+    if not is_path(text):
+        return text
+    path = os.fsencode(os.path.abspath(os.path.expanduser(text))).decode(errors="backslashreplace")
+    rows = models()
+    named = {row.name for row in rows if row.source == path}
+    return named.pop() if len(named) == 1 else path

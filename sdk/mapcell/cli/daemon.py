@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # A process that began this much later than its lease has only inherited the number of the one that took it.
 _CLOCK_SLACK = 1.0
 _UNKNOWN = "?"
+# The start of a command line tells workers apart; --json has all of it.
+_COMMAND_SHOWN = 60
 
 
 @click.command()
@@ -108,11 +110,15 @@ def _print_leases(leases: list[dict[str, Any]]) -> None:
             output.short(x["version"]),
             output.duration(now - x["since"]),
             output.size(x["nbytes"]),
-            x["command"],
+            _shortened(x["command"]),
         )
         for x in leases
     ]
     output.put_table(columns, rows)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _COMMAND_SHOWN else text[: _COMMAND_SHOWN - 3] + "..."
 
 
 def _print_status(figures: Status) -> None:

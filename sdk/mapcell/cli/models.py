@@ -73,12 +73,12 @@ def unload(name: str, as_json: bool) -> None:
         output.emit([asdict(row) for row in rows])
         return
     for row in rows:
-        held = f", once the {output.count(row.leases, 'lease')} on it ended" if row.leases else ""
-        output.put(f"unloaded {row.name} {output.short(row.version)}, {output.size(row.nbytes)}{held}")
+        when = "now" if not row.leases else f"when {output.count(row.leases, 'lease')} on it ended"
+        output.put(f"unloaded {row.name} {output.short(row.version)}; its {output.size(row.nbytes)} come back {when}")
 
 
 def print_rows(rows: Sequence[ModelRow]) -> None:
-    """The versions as a table."""
+    """The versions as a table, the newest of each model first."""
     columns = [
         Column("MODEL", flexible=True),
         Column("VERSION"),
@@ -89,20 +89,29 @@ def print_rows(rows: Sequence[ModelRow]) -> None:
         Column("SIZE", right=True),
         Column("LEASES", right=True),
     ]
-    output.put_table(columns, [_cells(row) for row in rows])
+    cells = [_cells(row) for row in rows]
+    if not any(_tags(row) for row in rows):
+        del columns[2]
+        cells = [[*row[:2], *row[3:]] for row in cells]
+    output.put_table(columns, cells)
 
 
-def _cells(row: ModelRow) -> tuple[str, ...]:
-    return (
+def _cells(row: ModelRow) -> list[str]:
+    return [
         row.name,
         output.short(row.version) or "-",
-        ",".join(row.tags) or "-",
+        _tags(row) or "-",
         row.state.lower() + ("+pin" if row.pinned else ""),
         row.residence,
         row.dtype or "-",
         output.size(row.nbytes),
         str(row.leases),
-    )
+    ]
+
+
+def _tags(row: ModelRow) -> str:
+    # The order says which is the latest.
+    return ",".join(tag for tag in row.tags if tag != "latest")
 
 
 def _contents(name: str) -> tuple[dict[str, str], list[dict[str, Any]]]:
@@ -115,6 +124,7 @@ def _contents(name: str) -> tuple[dict[str, str], list[dict[str, Any]]]:
 
 def _print_model(row: ModelRow) -> None:
     verified = "every byte was hashed" if row.verified else "not hashed: a file mapped as it lies"
+    dtype = "of several dtypes" if row.dtype == "mixed" else row.dtype
     output.put_fields(
         [
             ("model", row.name),
@@ -123,7 +133,7 @@ def _print_model(row: ModelRow) -> None:
             ("state", row.state.lower() + (", pinned" if row.pinned else "")),
             ("source", f"{row.source} ({row.format})"),
             ("residence", f"{row.residence}, {verified}"),
-            ("tensors", f"{row.tensors:,} of {row.dtype}, {output.size(row.nbytes)}"),
+            ("tensors", f"{row.tensors:,}, {dtype}, {output.size(row.nbytes)}"),
             ("leases", str(row.leases)),
         ]
     )

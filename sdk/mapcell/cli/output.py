@@ -72,7 +72,7 @@ def short(version: str) -> str:
     """A version's id as far as people look at it, still good for `name@version`."""
     for prefix in ("blake3:", "file-"):
         if version.startswith(prefix):
-            return version[: len(prefix) + 10]
+            return version[: len(prefix) + 8]
     return version
 
 

@@ -46,7 +46,7 @@ class Forecast:
 def foresee(target: Known | File, wish: Wish, figures: Status, as_json: bool) -> None:
     """Says what `load` would do. BudgetExceeded or UnsupportedFormat when the daemon would refuse it."""
     if isinstance(target, Known):
-        _foresee_known(target, as_json)
+        _foresee_known(target, wish, as_json)
         return
     with opened(target.path) as (_, checkpoint):
         forecast = predict(target, wish, checkpoint, figures, models(), available_memory())
@@ -92,12 +92,13 @@ def available_memory() -> int:
     return int(psutil.virtual_memory().available)
 
 
-def _foresee_known(target: Known, as_json: bool) -> None:
+def _foresee_known(target: Known, wish: Wish, as_json: bool) -> None:
     held = [asdict(row) for row in models() if row.name == target.name and row.state == "READY"]
     if as_json:
         output.emit({"name": target.name, "loaded": bool(held), "versions": held})
     elif held:
-        output.put(f"{target.name} is loaded already; `mapcell show {target.name}` shows it")
+        cast = f"; its cast to {wish.dtype} would be made unless it is there too" if wish.dtype else ""
+        output.put(f"{target.name} is loaded already{cast}; `mapcell show {target.name}` shows it")
     else:
         output.put(f"{target.name} stands in the daemon's configuration; it would stage the file named there")
 

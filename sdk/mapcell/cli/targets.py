@@ -62,7 +62,7 @@ def locate(source: str, wish: Wish) -> Known | File:
     """What SOURCE means. The daemon's NotFound, with where else was looked, when it is nothing."""
     from mapcell.attaching import is_path
 
-    if is_path(source):
+    if is_path(source) or not _is_utf8(source):
         return _file(source, wish)
     unknown = _unknown(source, wish)
     if unknown is None:
@@ -109,4 +109,18 @@ def default_name(path: Path) -> str:
     if repository := hub.repository_of(path):
         return repository
     stem = path.parent.name if path.stem in _ANONYMOUS and path.parent.name else path.stem
-    return re.sub(r"[@:\s]+", "-", stem).lstrip("/.~") or "model"
+    clean = "".join(c if _may_name(c) else "-" for c in stem)
+    return re.sub(r"-+", "-", clean).strip("-").lstrip(".~-") or "model"
+
+
+def _may_name(char: str) -> bool:
+    return char.isprintable() and char not in "@: "
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether `text` can be a model's name at all: an argument of odd bytes is at best a file's."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
