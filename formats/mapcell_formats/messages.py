@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from .errors import MapcellError, from_wire
+from .wire import MAX_INTEGER, MAX_STRING, MAX_TEXT
 
 # A request holds at most MAX_ITEMS names; replies hold rows, never tensors.
 MAX_CONTROL_BYTES = 1 << 20
@@ -22,6 +23,8 @@ MAX_CONTROL_BYTES = 1 << 20
 MAX_HANDLE_BYTES = 64 << 10
 # The kernel passes at most 253 descriptors in one message (SCM_MAX_FD).
 MAX_DESCRIPTORS = 250
+_MAX_DETAIL = MAX_STRING
+_MAX_DETAILS = 8
 TICKET_BYTES = 16
 # A ticket that nobody redeems is forgotten: the client asks again.
 TICKET_SECONDS = 30.0
@@ -219,8 +222,9 @@ class Refused:
 
     @classmethod
     def of(cls, error: MapcellError) -> Refused:
-        """The message that carries `error`."""
-        return cls(error.code, error.message, dict(error.details))
+        """The message that carries `error`, cut to what a message may hold: errors quote what files claim."""
+        details = {_cut(name, 64): _fitting(value) for name, value in list(error.details.items())[:_MAX_DETAILS]}
+        return cls(error.code, _cut(error.message, MAX_TEXT), details)
 
     def error(self) -> MapcellError:
         """The error that this message carries."""
@@ -340,6 +344,18 @@ class Staged:
     manifest: int
     segments: tuple[int, ...]
     read: int
+
+
+def _fitting(value: str | int | None) -> str | int | None:
+    if isinstance(value, str):
+        return _cut(value, _MAX_DETAIL)
+    return value if value is None or abs(value) <= MAX_INTEGER else None
+
+
+def _cut(text: str, limit: int) -> str:
+    # A name may hold half a surrogate pair, and the error about it has to arrive.
+    raw = text.encode("utf-8", "backslashreplace")
+    return raw.decode() if len(raw) <= limit else raw[: limit - 3].decode("utf-8", "ignore") + "..."
 
 
 def _table(*classes: type[Any]) -> Mapping[str, type[Any]]:

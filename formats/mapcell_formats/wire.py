@@ -29,6 +29,8 @@ MAX_ITEMS = 4096
 # What a client accepts from its daemon: rows of leases and models.
 MAX_ROWS = 100_000
 MAX_INTEGER = 2**63 - 1
+# Besides two for each item. A map takes two bytes to write and 250 to hold: a mebibyte of them would take 130.
+_MAX_CONTAINERS = 64
 
 Check = Callable[[Any], Any]
 
@@ -61,6 +63,8 @@ def _envelope(payload: bytes, max_items: int) -> tuple[int, str, Any]:
     try:
         raw = msgpack.unpackb(
             payload,
+            list_hook=(count := _counter(2 * max_items + _MAX_CONTAINERS)),
+            object_hook=count,
             max_ext_len=0,
             max_str_len=MAX_TEXT,
             max_bin_len=MAX_TEXT,
@@ -84,6 +88,19 @@ def _envelope(payload: bytes, max_items: int) -> tuple[int, str, Any]:
     return request, op, fields
 
 
+def _counter(limit: int) -> Check:
+    left = limit
+
+    def count(container: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError(f"more than {limit} lists and maps")
+        return container
+
+    return count
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
@@ -97,7 +114,8 @@ def _build(cls: Any, fields: Any) -> Any:
         raise ProtocolError(f"the fields of {cls.__name__} are no map")
     checks = _checks(cls)
     if fields.keys() != checks.keys():
-        extra, missing = sorted(map(str, fields.keys() - checks.keys())), sorted(checks.keys() - fields.keys())
+        extra = sorted(str(name)[:32] for name in fields.keys() - checks.keys())
+        missing = sorted(checks.keys() - fields.keys())
         raise ProtocolError(f"unknown fields {extra[:8]}, missing fields {missing[:8]}")
     values = {}
     for name, check in checks.items():
