@@ -9,6 +9,7 @@ from math import pi, sqrt
 
 import numpy as np
 
+from .error_function import erf_in_place
 from .half import in_float32
 from .promotion import Array, cast, inexact_dtype
 
@@ -65,16 +66,23 @@ def selu(x: Array) -> Array:
 @in_float32
 def gelu(x: Array) -> Array:
     """x * Phi(x) with the error function."""
-    from scipy.special import erf
-
     x = _floating(x)
     # One buffer from start to end: this and matmul are where a transformer's time goes.
-    out = np.multiply(x, np.asarray(1 / sqrt(2), x.dtype), out=np.empty_like(x))
-    erf(out, out=out)
+    out = np.multiply(x, np.asarray(1 / sqrt(2), x.dtype), out=np.empty(x.shape, x.dtype))
+    _erf_in_place(out)
     out += np.asarray(1, x.dtype)
     out *= x
     out *= np.asarray(0.5, x.dtype)
     return np.asarray(out)
+
+
+def _erf_in_place(x: Array) -> None:
+    if x.dtype == np.float32:
+        erf_in_place(x)
+    else:
+        from scipy.special import erf
+
+        erf(x, out=x)
 
 
 @in_float32
