@@ -45,7 +45,7 @@ def smooth_l1(x: Array, target: Array, beta: float) -> Array:
         return np.asarray(error)
     near = error * error * np.asarray(0.5 / beta, x.dtype)
     near = error * error * np.asarray(0.5 / beta, x.dtype)
-    return np.where(error < beta, near, error - np.asarray(beta / 2, x.dtype))
+    return np.asarray(np.where(error < beta, near, error - np.asarray(beta / 2, x.dtype)))
 
 
 @in_float32

@@ -54,15 +54,27 @@ def linear(size: int, out: int, scale: float | None, align_corners: bool, half_p
     return Taps(np.stack([low, high], axis=1), np.stack([1 - part, part], axis=1))
 
 
-def cubic(size: int, out: int, scale: float | None, align_corners: bool, a: float = -0.75) -> Taps:
-    """The four elements around each source, weighted by the cubic convolution kernel with parameter `a`."""
+def cubic(size: int, out: int, scale: float | None, align_corners: bool) -> Taps:
+    """The four elements around each source, weighted by the cubic convolution kernel.
+
+    Like MindSpore: with corners aligned the kernel's parameter is -0.75 and the ends are repeated; else it is -0.5, and
+    what lies outside has no weight. The distances are multiples of 1/1024.
+    """
     source = _sources(size, out, scale, align_corners, True)
     low = np.floor(source)
-    distance = np.abs((source - low)[:, None] - np.array([-1.0, 0.0, 1.0, 2.0]))
+    part = np.rint((source - low) * 1024) / 1024
+    positions = low[:, None].astype(np.int64) + np.arange(-1, 3)
+    weights = _cubic_kernel(np.abs(part[:, None] - np.arange(-1, 3)), -0.75 if align_corners else -0.5)
+    if not align_corners:
+        weights = np.where((positions < 0) | (positions >= size), 0, weights)
+        weights /= weights.sum(axis=1, keepdims=True)
+    return Taps(np.clip(positions, 0, size - 1), weights)
+
+
+def _cubic_kernel(distance: Array, a: float) -> Array:
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = ((distance - 5) * distance + 8) * distance * a - 4 * a
-    positions = np.clip(low[:, None].astype(np.int64) + np.arange(-1, 3), 0, size - 1)
-    return Taps(positions, np.where(distance <= 1, near, far))
+    return np.where(distance <= 1, near, far)
 
 
 @in_float32

@@ -31,7 +31,8 @@ class Primitive:
         raise NotImplementedError(f"the operator {self.name} has no implementation here")
 
     def __repr__(self) -> str:
-        return f"{self.name}<{', '.join(f'{key}={value}' for key, value in self.attrs.items())}>"
+        shown = ", ".join(f"{key}={value}" for key, value in self.attrs.items())
+        return f"Prim[{self.name}]<{shown}>" if shown else f"Prim[{self.name}]"
 
 
 class TablePrimitive(Primitive):
