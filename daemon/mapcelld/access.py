@@ -33,7 +33,11 @@ class Access:
 
     def sees(self, who: Credentials, model: Model) -> bool:
         """Whether `model` exists as far as `who` can tell."""
-        return model.owner is None or model.owner == who.uid or self.operates(who)
+        if model.owner == who.uid or self.operates(who):
+            return True
+        configured = self.config.model(model.name)
+        narrowed = configured.allow if configured is not None else None
+        return model.owner is None and (narrowed is None or narrowed.include(who.uid, who.groups))
 
     def demand_change(self, who: Credentials, model: Model) -> None:
         """AccessDenied unless `who` may change `model`: its owner, or an operator."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from mapcell_formats.errors import ProtocolError
 
-_UCRED = struct.Struct("3i")
+_UCRED = struct.Struct("iII")
 _SO_PEERGROUPS = 59
 # More supplementary groups than this are cut off by no system in use (NGROUPS_MAX is 65,536).
 _MAX_GROUPS = 65_536
@@ -41,7 +41,7 @@ def credentials(sock: socket.socket) -> Credentials:
             raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * _MAX_GROUPS)
         except OSError:
             raw = b""
-    return Credentials(pid, uid, gid, frozenset(array.array("i", raw)) | {gid})
+    return Credentials(pid, uid, gid, frozenset(array.array("I", raw)) | {gid})
 
 
 def send(sock: socket.socket, payload: bytes, fds: Sequence[int] = ()) -> None:

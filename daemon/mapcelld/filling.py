@@ -18,7 +18,6 @@ from mapcell_formats.checkpoint import SourceTensor
 from mapcell_formats.dtypes import ITEMSIZE, numpy_dtype
 from mapcell_formats.manifest import TensorEntry
 from mapcell_formats.source import ByteSource
-from mapcelld import memfd
 
 # Fits the second-level cache of a core together with its destination, so that hashing reads from there; larger
 # pieces measured slower, smaller ones pay for their system calls.
@@ -50,16 +49,21 @@ def threads() -> int:
     return min(MAX_THREADS, len(os.sched_getaffinity(0)))
 
 
+# Takes a tensor's bytes at their offset in the destination.
+Sink = Callable[[int, memoryview], None]
+
+
 def fill(
-    fd: int,
+    sink: Sink,
     sources: Sequence[ByteSource],
     tensors: Sequence[SourceTensor],
     entries: Sequence[TensorEntry],
     counter: Counter,
 ) -> list[bytes]:
-    """Writes every tensor to its entry's place in `fd`, cast to the entry's dtype. The blake3 of each, in order.
+    """Gives every tensor to `sink` at its entry's offset, cast to the entry's dtype. The blake3 of each, in order.
 
-    StagingFailed when a source ends early or memory runs out; the caller throws `fd` away then.
+    `sink` is called from several threads. StagingFailed when a source ends early or memory runs out; the caller throws
+    the destination away then.
     """
     workers = threads()
     # Big ones first: the last thread to finish is then busy with a small one.
@@ -69,7 +73,7 @@ def fill(
     def work(start: int) -> None:
         buffer = bytearray(CHUNK_BYTES)
         for number in order[start::workers]:
-            digests[number] = _fill_one(fd, sources, tensors[number], entries[number], buffer, counter)
+            digests[number] = _fill_one(sink, sources, tensors[number], entries[number], buffer, counter)
 
     with ThreadPoolExecutor(workers) as pool:
         for done in [pool.submit(work, start) for start in range(workers)]:
@@ -78,7 +82,7 @@ def fill(
 
 
 def _fill_one(
-    fd: int,
+    sink: Sink,
     sources: Sequence[ByteSource],
     tensor: SourceTensor,
     entry: TensorEntry,
@@ -91,7 +95,7 @@ def _fill_one(
     for piece in _pieces(sources, tensor, buffer):
         data = piece if entry.dtype == tensor.dtype else _cast(piece, tensor.dtype, entry.dtype)
         hasher.update(data)
-        memfd.write(fd, offset, data)
+        sink(offset, data)
         offset += len(data)
         counter.add(len(piece))
     return hasher.digest()

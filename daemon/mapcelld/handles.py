@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,7 @@ class HandleDesk:
         self._rules = rules
         self._now = now
         self._connections: dict[Connection, None] = {}
+        self._per_uid: Counter[int] = Counter()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.setblocking(False)
         path.unlink(missing_ok=True)
@@ -132,6 +134,10 @@ class HandleDesk:
 
     def __len__(self) -> int:
         return len(self._connections)
+
+    def of(self, uid: int) -> int:
+        """How many connections `uid` has."""
+        return self._per_uid[uid]
 
     def watch(self, connection: Connection) -> None:
         """Looks out for the client's end, or for its next message."""
@@ -171,6 +177,9 @@ class HandleDesk:
         if connection not in self._connections:
             return
         del self._connections[connection]
+        self._per_uid[connection.peer.uid] -= 1
+        if not self._per_uid[connection.peer.uid]:
+            del self._per_uid[connection.peer.uid]
         self._loop.remove_reader(connection.sock)
         _empty(connection.sock)
         connection.sock.close()
@@ -208,6 +217,7 @@ class HandleDesk:
         sock.setblocking(False)
         connection = Connection(sock, self, self._now())
         self._connections[connection] = None
+        self._per_uid[connection.peer.uid] += 1
         try:
             self._rules.admit(connection.peer)
         except MapcellError as exc:

@@ -59,8 +59,7 @@ def receive_offer(connection: socket.socket, paths: Sequence[str]) -> list[FileS
     try:
         while fds:
             _check_foreign(fds[0], paths[len(sources)])
-            fd = fds.pop(0)
-            sources.append(FileSource(fd, paths[len(sources)]))
+            sources.append(FileSource(_own_description(fds.pop(0)), paths[len(sources)]))
     except BaseException:
         channel.close_all(fds)
         close_sources(sources)
@@ -107,6 +106,19 @@ def _check_foreign(fd: int, path: str) -> None:
         )
 
 
+def _own_description(fd: int) -> int:
+    """The same file in a description of our own, where we may open it; consumes `fd`.
+
+    Over a shared one the client could turn O_DIRECT on in the middle, and fail everybody who waits for this file.
+    """
+    try:
+        own = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return fd
+    os.close(fd)
+    return own
+
+
 def _file_system(fd: int) -> int:
     # struct statfs begins with the type as a long on every architecture that Linux supports in 64 bits.
     buffer = ctypes.create_string_buffer(256)
@@ -122,15 +134,14 @@ def _open_beneath(path: str, roots: Sequence[str]) -> int:
             break
     else:
         raise AccessDenied(f"{path} lies beneath none of the configured roots {list(roots)}", path=path)
-    folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return _openat2(folder, str(PurePath(path).relative_to(root)))
+        folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        with channel.owned([folder]):
+            return _openat2(folder, str(PurePath(path).relative_to(root)))
     except FileNotFoundError:
         raise NotFound(f"{path}: no such file", path=path) from None
     except OSError as exc:
         raise AccessDenied(f"{path}: {exc.strerror}; links may not lead out of {root}", path=path) from None
-    finally:
-        os.close(folder)
 
 
 def _openat2(folder: int, relative: str) -> int:

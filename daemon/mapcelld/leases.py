@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -24,10 +25,12 @@ class Leases:
     """Every lease in force, in the order in which they began."""
 
     _held: dict[Lease, None] = field(default_factory=dict)
+    _per_uid: Counter[int] = field(default_factory=Counter)
 
     def begin(self, lease: Lease, now: float) -> None:
         """Takes `lease` in and counts it on its version."""
         self._held[lease] = None
+        self._per_uid[lease.holder.uid] += 1
         lease.version.leases += 1
         lease.version.used = now
 
@@ -35,8 +38,15 @@ class Leases:
         """Takes `lease` out; a second call does nothing."""
         if lease in self._held:
             del self._held[lease]
+            self._per_uid[lease.holder.uid] -= 1
+            if not self._per_uid[lease.holder.uid]:
+                del self._per_uid[lease.holder.uid]
             lease.version.leases -= 1
             lease.version.used = now
+
+    def of(self, uid: int) -> int:
+        """How many `uid` has."""
+        return self._per_uid[uid]
 
     def __iter__(self) -> Iterator[Lease]:
         return iter(self._held)

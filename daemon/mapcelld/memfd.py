@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 
 from mapcell_formats.errors import StagingFailed
 
 _MFD_NOEXEC_SEAL = 0x0008
 _F_SEAL_EXEC = 0x0020
+HUGE_PAGE = 2 << 20
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
@@ -32,6 +34,46 @@ def create(name: str, nbytes: int) -> int:
         os.close(fd)
         raise StagingFailed(f"no room for {nbytes} bytes of memory: {exc.strerror}") from exc
     return fd
+
+
+class HugeMemory:
+    """A new memfd of huge pages, filled through a map since they take no pwrite. Owns both until `finish` or `close`.
+
+    StagingFailed when the host has too few huge pages to give.
+    """
+
+    def __init__(self, name: str, nbytes: int) -> None:
+        self.nbytes = -(-nbytes // HUGE_PAGE) * HUGE_PAGE
+        try:
+            self._fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | os.MFD_HUGETLB | os.MFD_HUGE_2MB)
+        except OSError as exc:
+            raise StagingFailed(f"this kernel gives no huge pages: {exc.strerror}") from exc
+        try:
+            os.ftruncate(self._fd, self.nbytes)
+            # Mapping reserves the pages: from here on there is room for every byte.
+            self._map = mmap.mmap(self._fd, self.nbytes)
+        except OSError as exc:
+            os.close(self._fd)
+            raise StagingFailed(
+                f"{self.nbytes} bytes of huge pages cannot be had: {exc.strerror}; raise vm.nr_hugepages"
+            ) from exc
+
+    def write(self, offset: int, data: memoryview | bytes) -> None:
+        """Copies `data` to `offset`."""
+        self._map[offset : offset + len(data)] = data
+
+    def finish(self) -> int:
+        """The filled memfd, which the caller then owns; nothing maps it for writing any more."""
+        self._map.close()
+        fd, self._fd = self._fd, -1
+        return fd
+
+    def close(self) -> None:
+        """Gives the pages back. A second call, or one after `finish`, does nothing."""
+        self._map.close()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def write(fd: int, offset: int, data: memoryview | bytes) -> None:

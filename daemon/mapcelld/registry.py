@@ -18,25 +18,31 @@ from mapcelld.segment import Segment
 
 
 class State(StrEnum):
-    """READY versions are handed out; RETIRED ones only live on under the leases that they have."""
+    """READY versions are handed out; RETIRED ones only live on under the leases that they have; DROPPED ones are gone.
+
+    A DROPPED version's descriptors are closed, and their numbers may be anybody's: nothing of it is to be used.
+    """
 
     READY = "READY"
     RETIRED = "RETIRED"
+    DROPPED = "DROPPED"
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a version was made from: the source's identities, the residence asked for, and what was selected."""
+    """What a version was made from: the source's identities, the residence asked for, what was selected, and the digest
+    that it was demanded to have ("" for any)."""
 
     identities: tuple[str, ...]
     residence: str
     selection: Selection
+    digest: str = ""
 
 
 @dataclass(slots=True)
 class Version:
     """One immutable version. `nbytes` counts its segments; `used` is when it was last leased; `base` is the id of the
-    version that it was cast or taken from, if it was."""
+    version that it was cast or taken from, if it was; `uid` had it staged."""
 
     id: str
     residence: str
@@ -48,6 +54,7 @@ class Version:
     manifest: Segment
     segments: tuple[Segment, ...]
     used: float
+    uid: int = 0
     state: State = State.READY
     pinned: bool = False
     leases: int = 0
@@ -120,8 +127,10 @@ class Registry:
     def name(self, name: str, owner: int | None, source: str, version: Version) -> Model:
         """Makes `version` the newest of the model `name`, which is made if need be."""
         model = self.models.setdefault(name, Model(name, owner, source))
-        if version.id in model.versions:
-            model.versions.remove(version.id)
+        # It may have stood beside the versions so far: a cast to what the file holds anyway is the file's version.
+        for held in (model.versions, model.derived):
+            if version.id in held:
+                held.remove(version.id)
         model.versions.append(version.id)
         model.source = source
         version.names.add(name)
@@ -193,8 +202,10 @@ class Registry:
             if name in self.models:
                 self.retire(self.models[name], version)
         for recipe in version.recipes:
-            self.recipes.pop(recipe, None)
+            if self.recipes.get(recipe) == version.id:
+                del self.recipes[recipe]
         del self.versions[version.id]
+        version.state = State.DROPPED
 
     def rows(self, sees: Sees) -> Iterator[tuple[Model, Version]]:
         """Every (model, version) that the asker sees, by name, newest version first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 
 
@@ -25,6 +26,21 @@ class Segment:
     def reopen(self) -> int:
         """A fresh read-only description of the same bytes, which the caller owns."""
         return os.open(f"/proc/self/fd/{self.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
+
+    def unused(self) -> bool:
+        """Whether nobody else has the bytes open or mapped, as far as the kernel tells.
+
+        A write lease is only granted on a file's sole description (fcntl(2), F_SETLEASE); a mapping holds one too.
+        """
+        try:
+            fcntl.fcntl(self.fileno(), fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            # This kind of file has no leases, so nothing can be learnt: waiting for ever would help nobody.
+            return True
+        fcntl.fcntl(self.fileno(), fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        return True
 
     def close(self) -> None:
         """Closes the descriptor; a second call does nothing. The last close of a big memfd frees it and takes long."""

@@ -2,8 +2,8 @@
 
 The daemon cannot fork them itself: it runs an event loop and libzmq's threads, and a fork would copy both. The spawner
 imports what a stager needs, then only forks, kills and reaps; it never touches a foreign byte, and never waits for a
-child. Messages, one to a datagram: "F" and a job channel's descriptor to fork (answered by the pid as 4 bytes), "K" and
-a pid as 4 bytes to kill. It ends with the daemon.
+child. Messages, one to a datagram: "F" and a job channel's descriptor to fork (answered by the pid as 4 bytes, or an
+errno as a negative number), "K" and a pid as 4 bytes to kill. It ends with the daemon.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 from mapcelld import channel, stager
 
 _PR_SET_PDEATHSIG = 1
+_NICENESS = 10
 _PID = struct.Struct("<i")
 
 
@@ -38,8 +39,12 @@ def _serve(sock: socket.socket) -> None:
     wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+    # Not select: the daemon passes its end by number, and has more than 1,024 descriptors when many leases run.
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    poll.register(wake, select.POLLIN)
     while True:
-        ready, _, _ = select.select([sock.fileno(), wake], [], [])
+        ready = {fd for fd, _ in poll.poll()}
         if wake in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(wake, 4096)
@@ -56,9 +61,13 @@ def _obey(sock: socket.socket, children: set[int]) -> bool:
     if not payload:
         return False
     if payload == b"F" and fds:
-        pid = _fork(sock, fds[0])
+        try:
+            pid = _fork(sock, fds[0])
+            children.add(pid)
+        # Too many processes for now: the jobs that run are not to die of it.
+        except OSError as exc:
+            pid = -(exc.errno or 1)
         os.close(fds[0])
-        children.add(pid)
         channel.send(sock, _PID.pack(pid))
     elif payload[:1] == b"K" and len(payload) == 1 + _PID.size:
         (pid,) = _PID.unpack(payload[1:])
@@ -78,6 +87,8 @@ def _fork(sock: socket.socket, fd: int) -> int:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         sock.close()
         _die_with_parent()
+        # Staging may take its time; whoever attaches meanwhile, and the workers' own answers, may not.
+        os.nice(_NICENESS)
         with socket.socket(fileno=fd) as job:
             stager.run(job)
         status = 0

@@ -11,67 +11,68 @@ from __future__ import annotations
 
 import os
 import socket
-import stat
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from mapcell_formats import messages, wire
 from mapcell_formats.checkpoint import Checkpoint, Extent, SourceTensor
 from mapcell_formats.detect import read_checkpoint
-from mapcell_formats.digest import content_digest, file_identity, provisional_id
-from mapcell_formats.errors import MapcellError, NotFound, StagingFailed, UnsupportedFormat
-from mapcell_formats.layout import Layout, plan
-from mapcell_formats.manifest import Description, Manifest, TensorEntry, encode_manifest
-from mapcell_formats.messages import Identified, Job, Proceed, Progress, Refused, Selection, Sized, Staged
+from mapcell_formats.digest import file_identity, provisional_id
+from mapcell_formats.errors import MapcellError, NotFound, StagingFailed
+from mapcell_formats.gguf_dequantise import dequantised
+from mapcell_formats.manifest import Description, Manifest
+from mapcell_formats.messages import Identified, Job, Refused, Selection
 from mapcell_formats.source import FileSource, read
-from mapcelld import channel, filling, intake, memfd
+from mapcelld import channel, intake, publishing
+from mapcelld.jobs import JobChannel
 
-# Often enough for a progress bar, seldom enough to cost nothing: at most this many reports for one checkpoint.
-_REPORTS = 200
-_JOB_DESCRIPTORS = messages.MAX_DESCRIPTORS
+# The job, then at most a manifest and a version's segments.
+_JOB_DESCRIPTORS = 2 + messages.MAX_DESCRIPTORS
 
 
 def run(sock: socket.socket) -> None:
     """Does the one job that comes on `sock`, and says how it ended."""
+    jobs = JobChannel(sock)
     try:
-        _do(sock)
+        _do(sock, jobs)
     except MapcellError as exc:
-        _tell(sock, Refused.of(exc))
+        jobs.tell(Refused.of(exc))
     except MemoryError:
-        _tell(sock, Refused.of(StagingFailed("the stager ran out of memory")))
+        jobs.tell(Refused.of(StagingFailed("the stager ran out of memory")))
     # The boundary of a disposable process: a bug met by one file must become that file's error, not a silent death.
     except Exception as exc:
-        _tell(sock, Refused.of(StagingFailed(f"the stager failed: {type(exc).__name__}: {exc}")))
+        jobs.tell(Refused.of(StagingFailed(f"the stager failed: {type(exc).__name__}: {exc}")))
 
 
-def _do(sock: socket.socket) -> None:
-    payload, fds = channel.receive(sock, messages.MAX_CONTROL_BYTES, _JOB_DESCRIPTORS)
-    _, job = wire.decode(payload, messages.STAGER_ORDERS)
+def _do(sock: socket.socket, jobs: JobChannel) -> None:
+    payload, fds = channel.receive(sock, len(messages.JOB_FOLLOWS), _JOB_DESCRIPTORS)
+    if not payload:
+        raise SystemExit(0)
+    with FileSource(fds.pop(0), "job") as held:
+        _, job = wire.decode(bytes(read(held, 0, held.size)), messages.STAGER_ORDERS)
     if not isinstance(job, Job):
-        channel.close_all(fds)
         raise StagingFailed(f"the stager was told {job} before its job")
     if job.kind == "derive":
-        _derive(sock, job, fds)
+        _derive(jobs, job, fds)
     else:
-        _stage_files(sock, job, fds)
+        _stage_files(jobs, job, fds)
 
 
-def _stage_files(sock: socket.socket, job: Job, fds: list[int]) -> None:
+def _stage_files(jobs: JobChannel, job: Job, fds: list[int]) -> None:
     sources = _open(job, fds)
     try:
         identities = tuple(file_identity(os.fstat(s.fileno())) for s in sources)
-        _tell(sock, Identified(os.getpid(), identities))
-        _await_proceed(sock)
+        jobs.tell(Identified(os.getpid(), identities))
+        jobs.await_proceed()
         checkpoint = choose(read_checkpoint(sources), job.selection)
 
         def settled() -> None:
             if identities != tuple(file_identity(os.fstat(s.fileno())) for s in sources):
                 raise StagingFailed(f"{job.paths[0]} changed while it was being read; ask again")
 
-        if may_map(checkpoint, sources, job):
-            _publish_mapped(sock, checkpoint, sources, settled)
+        if publishing.may_map(checkpoint, sources, job):
+            publishing.publish_mapped(jobs, checkpoint, sources, job.manner, settled)
         else:
-            _publish_sealed(sock, checkpoint, job.selection.dtype or None, settled)
+            publishing.publish_sealed(jobs, checkpoint, job.selection.dtype or None, job.manner, settled)
     finally:
         intake.close_sources(sources)
 
@@ -84,14 +85,15 @@ def _open(job: Job, fds: list[int]) -> list[FileSource]:
         return intake.receive_offer(connection, job.paths)
 
 
-def _derive(sock: socket.socket, job: Job, fds: list[int]) -> None:
+def _derive(jobs: JobChannel, job: Job, fds: list[int]) -> None:
     with FileSource(fds[0], "manifest") as held:
         manifest = Manifest(bytes(read(held, 0, held.size)))
     sources = [FileSource(fd, job.base) for fd in fds[1:]]
     try:
-        _tell(sock, Identified(os.getpid(), (job.base,)))
-        _await_proceed(sock)
+        jobs.tell(Identified(os.getpid(), (job.base,)))
+        jobs.await_proceed()
         about = manifest.description()
+        _check_unchanged(about, sources)
         tensors = tuple(
             SourceTensor(e.name, e.dtype, e.shape, (Extent(e.segment, e.offset, e.nbytes),)) for e in manifest.entries()
         )
@@ -102,13 +104,30 @@ def _derive(sock: socket.socket, job: Job, fds: list[int]) -> None:
             if identities != [file_identity(os.fstat(s.fileno())) for s in sources]:
                 raise StagingFailed(f"{job.base} changed while it was being read; ask again")
 
-        _publish_sealed(sock, choose(checkpoint, job.selection), job.selection.dtype or None, settled)
+        chosen = choose(checkpoint, job.selection)
+        publishing.publish_sealed(jobs, chosen, job.selection.dtype or None, job.manner, settled)
     finally:
         intake.close_sources(sources)
 
 
+def _check_unchanged(about: Description, sources: Sequence[FileSource]) -> None:
+    """StagingFailed when what is mapped in place is no longer what its version's provisional id stands for."""
+    if about.residence == "mapped":
+        now = provisional_id(file_identity(os.fstat(s.fileno())) for s in sources)
+        if now != about.identity:
+            raise StagingFailed(f"the files of {about.version} were changed since they were mapped; load them again")
+
+
 def choose(checkpoint: Checkpoint, selection: Selection) -> Checkpoint:
-    """`checkpoint` with only the tensors that `selection` names. NotFound when a key is not there."""
+    """`checkpoint` with only the tensors that `selection` names, quantised ones as floats when it wants a dtype.
+
+    NotFound when a key is not there.
+    """
+    part = _part(checkpoint, selection)
+    return dequantised(part) if selection.dtype else part
+
+
+def _part(checkpoint: Checkpoint, selection: Selection) -> Checkpoint:
     if selection.keys is None and not selection.prefix:
         return checkpoint
     wanted = None if selection.keys is None else set(selection.keys)
@@ -118,143 +137,3 @@ def choose(checkpoint: Checkpoint, selection: Selection) -> Checkpoint:
         t for t in checkpoint.tensors if t.name.startswith(selection.prefix) and (wanted is None or t.name in wanted)
     )
     return Checkpoint(checkpoint.format, tensors, checkpoint.sources, checkpoint.metadata)
-
-
-def may_map(checkpoint: Checkpoint, sources: Sequence[FileSource], job: Job) -> bool:
-    """Whether the files are lent as they lie. UnsupportedFormat when that was demanded and cannot be."""
-    if job.residence == "sealed":
-        return False
-    plain = not job.selection.dtype and job.selection.keys is None and not job.selection.prefix
-    possible = plain and checkpoint.mappable() and all(map(_reopens, sources))
-    if job.residence == "mapped" and not possible:
-        raise UnsupportedFormat(
-            "cannot be mapped as it lies; its tensors are unaligned or in pieces, a cast or a part was asked for, or "
-            "the daemon may not open it",
-            path=sources[0].path,
-            expected="residence 'auto' or 'sealed'",
-        )
-    return possible and (job.residence == "mapped" or all(map(_unchanging, sources)))
-
-
-def _reopens(source: FileSource) -> bool:
-    try:
-        os.close(os.open(f"/proc/self/fd/{source.fileno()}", os.O_RDONLY | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
-
-
-def _unchanging(source: FileSource) -> bool:
-    """Whether only root and this daemon's own user could change the file or swap it in its folder."""
-    trusted = {0, os.geteuid()}
-    info = os.fstat(source.fileno())
-    if info.st_uid not in trusted or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return False
-    try:
-        folders = Path(os.readlink(f"/proc/self/fd/{source.fileno()}")).parents
-        return all(_guarded(folder.stat(), trusted) for folder in folders)
-    except OSError:
-        return False
-
-
-def _guarded(folder: os.stat_result, trusted: set[int]) -> bool:
-    sticky = folder.st_mode & stat.S_ISVTX
-    return folder.st_uid in trusted and (bool(sticky) or not folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
-
-
-def _publish_mapped(
-    sock: socket.socket, checkpoint: Checkpoint, sources: Sequence[FileSource], settled: Callable[[], None]
-) -> None:
-    _tell(sock, Sized("mapped", 0, len(checkpoint.tensors)))
-    _await_proceed(sock)
-    entries = [
-        TensorEntry(
-            t.name,
-            t.dtype,
-            t.shape,
-            t.extents[0].source if t.extents else 0,
-            t.extents[0].offset if t.extents else 0,
-            t.nbytes,
-        )
-        for t in checkpoint.tensors
-    ]
-    identities = [file_identity(os.fstat(s.fileno())) for s in sources]
-    about = Description(provisional_id(identities), "mapped", checkpoint.format, False, checkpoint.metadata)
-    sizes = [s.size for s in sources]
-    data = encode_manifest(about, sizes, entries)
-    settled()
-    _hand_over(sock, about, entries, data, sizes, [s.fileno() for s in sources])
-
-
-def _publish_sealed(
-    sock: socket.socket, checkpoint: Checkpoint, dtype: str | None, settled: Callable[[], None]
-) -> None:
-    layout = plan(checkpoint.tensors, dtype)
-    _tell(sock, Sized("sealed", layout.nbytes, len(layout.entries)))
-    _await_proceed(sock)
-    fd = memfd.create("mapcell-segment", layout.nbytes)
-    with channel.owned([fd]):
-        digests = _fill(sock, fd, checkpoint, layout)
-        settled()
-        memfd.seal(fd)
-        version = content_digest(zip(layout.entries, digests, strict=True), checkpoint.metadata)
-        about = Description(version, "sealed", checkpoint.format, True, checkpoint.metadata)
-        data = encode_manifest(about, [layout.nbytes], layout.entries, digests)
-        _hand_over(sock, about, layout.entries, data, [layout.nbytes], [fd])
-
-
-def _fill(sock: socket.socket, fd: int, checkpoint: Checkpoint, layout: Layout) -> list[bytes]:
-    total = checkpoint.nbytes
-    counter = filling.Counter(
-        report=lambda done: _tell(sock, Progress("staging", done, total)), step=max(total // _REPORTS, 1 << 20)
-    )
-    return filling.fill(fd, checkpoint.sources, checkpoint.tensors, layout.entries, counter)
-
-
-def _hand_over(
-    sock: socket.socket,
-    about: Description,
-    entries: Sequence[TensorEntry],
-    manifest: bytes,
-    sizes: Sequence[int],
-    segments: Sequence[int],
-) -> None:
-    dtypes = {e.dtype for e in entries}
-    staged = Staged(
-        version=about.version,
-        residence=about.residence,
-        format=about.format,
-        dtype=dtypes.pop() if len(dtypes) == 1 else "mixed",
-        verified=about.verified,
-        tensors=len(entries),
-        manifest=len(manifest),
-        segments=tuple(sizes),
-        read=_bytes_read(),
-    )
-    with channel.owned([memfd.sealed_copy("mapcell-manifest", manifest)]) as (held,):
-        channel.send(sock, wire.encode(staged), [held, *segments])
-
-
-def _bytes_read() -> int:
-    for line in Path("/proc/self/io").read_text().splitlines():
-        if line.startswith("rchar:"):
-            return int(line.split()[1])
-    return 0
-
-
-def _await_proceed(sock: socket.socket) -> None:
-    payload, fds = channel.receive(sock, messages.MAX_HANDLE_BYTES, 1)
-    channel.close_all(fds)
-    if not payload:
-        # The daemon closed the channel: nobody wants this job any more.
-        raise SystemExit(0)
-    _, order = wire.decode(payload, messages.STAGER_ORDERS)
-    if not isinstance(order, Proceed):
-        raise StagingFailed(f"the stager was told {order} instead of to proceed")
-
-
-def _tell(sock: socket.socket, report: object) -> None:
-    try:
-        channel.send(sock, wire.encode(report))
-    except (BrokenPipeError, ConnectionResetError):
-        raise SystemExit(0) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import struct
 import subprocess
@@ -15,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mapcell_formats import messages, wire
-from mapcell_formats.errors import StagingFailed
-from mapcelld import channel
+from mapcell_formats.errors import ProtocolError, StagingFailed
+from mapcell_formats.messages import JOB_FOLLOWS, Job, Staged
+from mapcelld import channel, memfd
 
 log = logging.getLogger("mapcelld.stagers")
 
@@ -43,10 +45,19 @@ class Stager:
         self._pid = pid
         self._spawner = spawner
 
-    def send(self, message: object, fds: Sequence[int] = ()) -> None:
-        """Sends one message with descriptors, which stay the caller's. StagingFailed when the stager is gone."""
+    def begin(self, job: Job, fds: Sequence[int]) -> None:
+        """Sends the job with its descriptors, which stay the caller's. StagingFailed when the stager is gone."""
+        # A job may name thousands of tensors, and a message has to fit the socket's buffer: it goes as memory.
+        with channel.owned([memfd.sealed_copy("mapcell-job", wire.encode(job))]) as held:
+            self._send(JOB_FOLLOWS, [*held, *fds])
+
+    def send(self, message: object) -> None:
+        """Sends one message. StagingFailed when the stager is gone."""
+        self._send(wire.encode(message), ())
+
+    def _send(self, payload: bytes, fds: Sequence[int]) -> None:
         try:
-            channel.send(self._sock, wire.encode(message), fds)
+            channel.send(self._sock, payload, fds)
         except OSError as exc:
             raise StagingFailed(f"the stager is gone: {exc.strerror}") from exc
 
@@ -57,11 +68,18 @@ class Stager:
                 await _readable(self._sock)
         except TimeoutError:
             raise StagingFailed(f"the source delivered nothing for {timeout:.0f} s; it was given up") from None
-        payload, fds = channel.receive(self._sock, messages.MAX_CONTROL_BYTES, messages.MAX_DESCRIPTORS + 1)
+        try:
+            payload, fds = channel.receive(self._sock, messages.MAX_CONTROL_BYTES, messages.MAX_DESCRIPTORS + 1)
+        # One that is killed before it read what it was sent resets the connection.
+        except OSError:
+            payload, fds = b"", []
         if not payload:
+            channel.close_all(fds)
             raise StagingFailed("the stager died, perhaps for want of memory; see the daemon's log")
         try:
             _, message = wire.decode(payload, messages.STAGER_REPORTS)
+            if fds and not isinstance(message, Staged):
+                raise ProtocolError(f"the stager sent {len(fds)} descriptors with {type(message).__name__}")
         except BaseException:
             channel.close_all(fds)
             raise
@@ -80,32 +98,34 @@ class Spawner:
         self._process: subprocess.Popen[bytes] | None = None
         self._sock: socket.socket | None = None
         self._answers: deque[asyncio.Future[int]] = deque()
+        self._starting = asyncio.Lock()
 
     async def start(self) -> None:
         """Starts the process unless it runs."""
-        if self._process is not None and self._process.poll() is None:
-            return
-        await self.close()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            command = [sys.executable, "-m", "mapcelld.spawner", str(theirs.fileno())]
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-        ours.setblocking(False)
-        self._sock = ours
-        asyncio.get_running_loop().add_reader(ours, self._on_answer)
+        # Under a lock: ending a dead one takes a moment, in which the next job would start another.
+        async with self._starting:
+            if self._sock is not None and self._process is not None and self._process.poll() is None:
+                return
+            await self.close()
+            self._sock, self._process = _launch()
+            asyncio.get_running_loop().add_reader(self._sock, self._on_answer, self._sock)
 
     async def fork(self, job: socket.socket) -> int:
         """Forks a stager that holds `job` (which stays the caller's). Its pid."""
         await self.start()
-        assert self._sock is not None
-        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._answers.append(answer)
         try:
+            if self._sock is None:
+                raise ConnectionResetError("the spawner died")
             channel.send(self._sock, b"F", [job.fileno()])
+            answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            self._answers.append(answer)
             async with asyncio.timeout(START_SECONDS):
-                return await answer
+                pid = await answer
         except (OSError, TimeoutError) as exc:
             raise StagingFailed(f"no stager could be started: {exc}") from exc
+        if pid < 0:
+            raise StagingFailed(f"no stager could be started: {os.strerror(-pid)}")
+        return pid
 
     def kill(self, pid: int) -> None:
         """Kills the stager `pid`, if it still runs."""
@@ -113,33 +133,51 @@ class Spawner:
             with contextlib.suppress(OSError):
                 channel.send(self._sock, b"K" + _PID.pack(pid))
 
-    def _on_answer(self) -> None:
-        assert self._sock is not None
-        payload = self._sock.recv(16)
-        if payload:
-            answer = self._answers.popleft()
-            if not answer.done():
-                answer.set_result(_PID.unpack(payload)[0])
+    def _on_answer(self, sock: socket.socket) -> None:
+        try:
+            payload = sock.recv(16)
+        except BlockingIOError:
             return
-        asyncio.get_running_loop().remove_reader(self._sock)
-        for answer in self._answers:
-            if not answer.done():
-                answer.set_exception(StagingFailed("the spawner died; ask again"))
-        self._answers.clear()
+        except OSError:
+            payload = b""
+        if not payload:
+            self._hang_up()
+        elif self._answers and not (answer := self._answers.popleft()).done():
+            answer.set_result(_PID.unpack(payload)[0])
 
-    async def close(self) -> None:
-        """Ends the process and whatever it forked."""
+    def _hang_up(self) -> None:
+        """Lets go of the channel; whoever waits for an answer hears that none will come."""
         sock, self._sock = self._sock, None
-        process, self._process = self._process, None
         if sock is not None:
             asyncio.get_running_loop().remove_reader(sock)
             sock.close()
+        while self._answers:
+            if not (answer := self._answers.popleft()).done():
+                answer.set_exception(StagingFailed("the spawner died; ask again"))
+
+    async def close(self) -> None:
+        """Ends the process and whatever it forked."""
+        self._hang_up()
+        process, self._process = self._process, None
         if process is not None:
             try:
                 await asyncio.to_thread(process.wait, 5)
             except subprocess.TimeoutExpired:
                 process.kill()
                 await asyncio.to_thread(process.wait)
+
+
+def _launch() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        try:
+            command = [sys.executable, "-m", "mapcelld.spawner", str(theirs.fileno())]
+            process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        except BaseException:
+            ours.close()
+            raise
+    ours.setblocking(False)
+    return ours, process
 
 
 class Stagers:

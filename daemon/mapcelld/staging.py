@@ -11,15 +11,15 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
-from mapcell_formats.errors import MapcellError, ProtocolError, StagingFailed
-from mapcell_formats.messages import Identified, Job, Proceed, Progress, Refused, Selection, Sized, Staged
+from mapcell_formats.errors import MapcellError, NotFound, ProtocolError, StagingFailed
+from mapcell_formats.messages import Identified, Job, Manner, Proceed, Progress, Refused, Selection, Sized, Staged
 from mapcelld import channel, memfd
-from mapcelld.registry import Recipe, Version
+from mapcelld.registry import Recipe, State, Version
 from mapcelld.segment import Segment
-from mapcelld.stagers import Stager, Stagers
+from mapcelld.stagers import Stager, Stagers, Told
 
 T = TypeVar("T")
 log = logging.getLogger("mapcelld.staging")
@@ -57,11 +57,12 @@ class Plan:
     residence: str
     roots: tuple[str, ...] = ()
     base: Version | None = None
+    manner: Manner = field(default_factory=Manner)
 
     def job(self) -> Job:
         """The message that tells a stager."""
         base = self.base.id if self.base else ""
-        return Job(self.kind, self.paths, self.roots, self.selection, self.residence, base)
+        return Job(self.kind, self.paths, self.roots, self.selection, self.residence, base, self.manner)
 
 
 class Waiter(Protocol):
@@ -86,17 +87,18 @@ class Staging:
     done: int = 0
     total: int = 0
     promised: int = 0
+    given_up: bool = False
     task: asyncio.Task[None] | None = None
 
 
-Publish = Callable[[Version, Recipe], Version]
-MakeRoom = Callable[[int], None]
+Publish = Callable[[Version, Recipe, Staging], Version]
+MakeRoom = Callable[[int, int], None]
 # Told of a job under way: "staging" (it begins), "progress" or "failed", and the reason of a failure.
 Observe = Callable[[Staging, str, str], None]
 
 
 class StagingDesk:
-    """Every job under way. `make_room` refuses or evicts before a stager allocates; `publish` takes versions in."""
+    """Every job under way. `make_room` (of a uid and bytes) refuses or evicts before a stager allocates."""
 
     def __init__(
         self,
@@ -104,14 +106,12 @@ class StagingDesk:
         made_by: Callable[[Recipe], Version | None],
         make_room: MakeRoom,
         publish: Publish,
-        discard: Callable[[list[Segment]], None],
         observe: Observe,
     ) -> None:
         self._stagers = stagers
         self._made_by = made_by
         self._make_room = make_room
         self._publish = publish
-        self._discard = discard
         self._observe = observe
         self._running: dict[Recipe, Staging] = {}
         self._all: dict[Staging, None] = {}
@@ -131,11 +131,12 @@ class StagingDesk:
             if waiter in staging.waiters:
                 staging.waiters.remove(waiter)
                 if not staging.waiters and staging.task is not None:
+                    staging.given_up = True
                     staging.task.cancel()
 
-    def promised(self) -> int:
-        """Bytes that running jobs were allowed to allocate and have not published yet."""
-        return sum(s.promised for s in self._all)
+    def promised(self, uid: int | None = None) -> int:
+        """Bytes that running jobs (of `uid`, or all) were allowed to allocate and have not published yet."""
+        return sum(s.promised for s in self._all if uid in (None, s.uid))
 
     def __iter__(self) -> Iterator[Staging]:
         return iter(self._all)
@@ -159,7 +160,7 @@ class StagingDesk:
                     fds = _job_descriptors(staging.plan, connection)
                     connection = None
                     with channel.owned(fds):
-                        stager.send(staging.plan.job(), fds)
+                        stager.begin(staging.plan.job(), fds)
                     recipe = await self._identify(staging, stager)
                     if recipe is not None:
                         await self._fill(staging, stager, recipe)
@@ -176,22 +177,23 @@ class StagingDesk:
         finally:
             if connection is not None:
                 os.close(connection)
-            if recipe is not None:
-                self._running.pop(recipe, None)
+            if recipe is not None and self._running.get(recipe) is staging:
+                del self._running[recipe]
             self._all.pop(staging, None)
 
     async def _identify(self, staging: Staging, stager: Stager) -> Recipe | None:
         """The recipe to go on with, or None when the version is there or another job makes it."""
         staging.step = "opening"
-        told = await stager.receive(IDENTIFY_SECONDS)
-        identified = _expect(told.message, Identified)
+        identified = _expect(await stager.receive(IDENTIFY_SECONDS), Identified)
         for waiter in list(staging.waiters):
             waiter.begun()
-        recipe = Recipe(identified.identities, staging.plan.residence, staging.plan.selection)
+        plan = staging.plan
+        recipe = Recipe(identified.identities, plan.residence, plan.selection, plan.manner.digest)
         if (made := self._made_by(recipe)) is not None:
             self._finish(staging, made)
             return None
-        if (running := self._running.get(recipe)) is not None:
+        # One that was given up has not heard of it yet, and would fail whoever joined it now.
+        if (running := self._running.get(recipe)) is not None and not running.given_up:
             running.waiters += staging.waiters
             staging.waiters.clear()
             return None
@@ -200,8 +202,8 @@ class StagingDesk:
 
     async def _fill(self, staging: Staging, stager: Stager, recipe: Recipe) -> None:
         stager.send(Proceed())
-        sized = _expect((await stager.receive(STALL_SECONDS)).message, Sized)
-        self._make_room(sized.nbytes)
+        sized = _expect(await stager.receive(STALL_SECONDS), Sized)
+        self._make_room(staging.uid, sized.nbytes)
         staging.promised = staging.total = sized.nbytes
         self._observe(staging, "staging", "")
         stager.send(Proceed())
@@ -210,14 +212,12 @@ class StagingDesk:
             if isinstance(told.message, Progress):
                 self._report(staging, told.message)
                 continue
-            staged = _expect(told.message, Staged)
-            version = _version(staged, told.fds)
+            staged = _expect(told, Staged)
+            version = _version(staged, told.fds, staging.promised)
             break
         self.bytes_read += staged.read
         staging.promised = 0
-        held = self._publish(version, recipe)
-        if held is not version:
-            self._discard([version.manifest, *version.segments])
+        held = self._publish(version, recipe, staging)
         self._finish(staging, held)
 
     def _report(self, staging: Staging, report: Progress) -> None:
@@ -228,7 +228,11 @@ class StagingDesk:
 
     def _finish(self, staging: Staging, version: Version) -> None:
         for waiter in list(staging.waiters):
-            waiter.ready(version)
+            try:
+                waiter.ready(version)
+            # What one may not have takes it from nobody else.
+            except MapcellError as exc:
+                waiter.failed(exc)
         staging.waiters.clear()
 
     def _fail(self, staging: Staging, error: MapcellError) -> None:
@@ -243,29 +247,34 @@ def _job_descriptors(plan: Plan, connection: int | None) -> list[int]:
     if connection is not None:
         return [connection]
     if plan.base is not None:
+        if plan.base.state is State.DROPPED:
+            raise NotFound(f"{plan.base.id} was unloaded a moment ago; attach again")
         return [plan.base.manifest.reopen(), *(s.reopen() for s in plan.base.segments)]
     return []
 
 
-def _expect(message: object, kind: type[T]) -> T:
+def _expect(told: Told, kind: type[T]) -> T:
+    message = told.message
+    if isinstance(message, kind):
+        return message
+    channel.close_all(told.fds)
     if isinstance(message, Refused):
         raise message.error()
-    if not isinstance(message, kind):
-        raise ProtocolError(f"the stager sent {type(message).__name__} instead of {kind.__name__}")
-    return message
+    raise ProtocolError(f"the stager sent {type(message).__name__} instead of {kind.__name__}")
 
 
-def _version(staged: Staged, fds: list[int]) -> Version:
+def _version(staged: Staged, fds: list[int], promised: int) -> Version:
     """The version that the stager handed over, once the daemon has seen for itself that it is what was said."""
     sizes = [staged.manifest, *staged.segments]
     sealed = staged.residence == "sealed"
-    sound = len(fds) == len(sizes) and memfd.is_sealed(fds[0], sizes[0])
+    sound = len(fds) == len(sizes) and min(sizes) >= 0 and memfd.is_sealed(fds[0], sizes[0])
+    sound = sound and (not sealed or sum(staged.segments) <= promised)
     for fd, nbytes in list(zip(fds, sizes, strict=False))[1:]:
         sound = sound and (memfd.is_sealed(fd, nbytes) if sealed else os.fstat(fd).st_size >= nbytes)
     if not sound:
         channel.close_all(fds)
         raise StagingFailed("the stager handed over memory that is not what it said")
-    segments = [Segment(fd, n) for fd, n in zip(fds, sizes, strict=True)]
+    segments = [Segment(fd, n) for fd, n in zip(_read_only(fds), sizes, strict=True)]
     return Version(
         id=staged.version,
         residence=staged.residence,
@@ -278,3 +287,9 @@ def _version(staged: Staged, fds: list[int]) -> Version:
         segments=tuple(segments[1:]),
         used=0.0,
     )
+
+
+def _read_only(fds: list[int]) -> list[int]:
+    # Segment.unused counts read-only descriptions; and nothing here ever needs to write.
+    with channel.owned(fds):
+        return [os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC) for fd in fds]

@@ -72,6 +72,7 @@ class Description:
 
     `version` is its id: "blake3:..." once every byte was hashed (`verified`), else the provisional "file-...".
     `residence` is "mapped" or "sealed"; `format` the reader's name; `metadata` the checkpoint's own strings.
+    `identity` is the provisional id of a mapped version's files, however the version is called.
     """
 
     version: str
@@ -79,6 +80,7 @@ class Description:
     format: str
     verified: bool
     metadata: Mapping[str, str] = field(default_factory=dict)
+    identity: str = ""
 
 
 def encode_manifest(
@@ -108,6 +110,7 @@ def encode_manifest(
             "format": description.format,
             "verified": description.verified,
             "metadata": dict(description.metadata),
+            "identity": description.identity,
         }
     )
     if len(heap) >= 2**32:
@@ -182,6 +185,7 @@ class Manifest:
                 format=str(raw["format"]),
                 verified=bool(raw["verified"]),
                 metadata={str(k): str(v) for k, v in raw["metadata"].items()},
+                identity=str(raw["identity"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise FormatError(f"manifest's description is malformed: {exc}") from exc

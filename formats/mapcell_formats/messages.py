@@ -152,6 +152,41 @@ class Unload:
 
 
 @dataclass(frozen=True, slots=True)
+class Retire:
+    """Stops handing out what `name` means; its leases live on, and its memory goes with the last of them."""
+
+    OP: ClassVar[str] = "retire"
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evict:
+    """Gives the memory of what `name` means back now. Refused while a lease holds it."""
+
+    OP: ClassVar[str] = "evict"
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Never evict what `name` means (`on`), or allow it again. An operator's verb, as all that follow."""
+
+    OP: ClassVar[str] = "pin"
+    name: str
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """Makes `tag` of the model `name` mean the version whose id begins with `version`."""
+
+    OP: ClassVar[str] = "tag"
+    name: str
+    version: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
 class Watch:
     """Subscribes to Events of the model `name`, or of all when empty. Answered by Models, the snapshot."""
 
@@ -282,10 +317,24 @@ class Grant:
 
 # --- jobs -----------------------------------------------------------------------------------------------------------
 
+# What the datagram holds whose first descriptor is the memory that the Job lies in.
+JOB_FOLLOWS = b"job"
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How to stage: `huge_pages` "off", "try" or "on"; `drop_cache` gives the source's page cache back; `warm` reads a
+    mapped file once; `digest`, when not empty, is the only content ("blake3:...") or file ("sha256:...") to accept."""
+
+    huge_pages: str = "off"
+    drop_cache: bool = False
+    warm: bool = False
+    digest: str = ""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a stager is to do. Descriptors come with it: its job channel, then what `kind` says.
+    """What a stager is to do. It comes as memory, the first descriptor of JOB_FOLLOWS; the others are what `kind` says.
 
     kind "offer": the client's connection, whose next message holds the checkpoint's descriptors; `paths` name them.
     kind "configured": nothing; `paths` are opened beneath `roots`.
@@ -299,6 +348,7 @@ class Job:
     selection: Selection
     residence: str
     base: str
+    manner: Manner
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,7 +412,7 @@ def _table(*classes: type[Any]) -> Mapping[str, type[Any]]:
     return {cls.OP: cls for cls in classes}
 
 
-REQUESTS = _table(Attach, Offer, ListModels, Resolve, ListLeases, GetStatus, Unload, Watch)
+REQUESTS = _table(Attach, Offer, ListModels, Resolve, ListLeases, GetStatus, Unload, Retire, Evict, Pin, Tag, Watch)
 REPLIES = _table(Ticket, Models, Leases, Status, Refused, Event)
 REDEMPTIONS = _table(Redeem)
 HANDOUTS = _table(Progress, Grant, Refused)

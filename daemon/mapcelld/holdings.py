@@ -1,0 +1,190 @@
+"""What the daemon holds: versions, leases, and memory that is on its way back. Registering, retiring, making room.
+
+The registry decides what a name means, eviction.py whom to drop; here it is done, and those who watch are told.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from mapcell_formats.errors import BudgetExceeded, StagingFailed
+from mapcell_formats.messages import Event
+from mapcelld import eviction, quotas
+from mapcelld.access import Access
+from mapcelld.channel import Credentials
+from mapcelld.config import Config
+from mapcelld.leases import Lease, Leases
+from mapcelld.lingering import Lingering
+from mapcelld.locking import LockedPages
+from mapcelld.registry import Model, Recipe, Registry, State, Version
+from mapcelld.segment import Segment
+from mapcelld.staging import Intent, Staging
+
+log = logging.getLogger("mapcelld.holdings")
+
+Push = Callable[[Event, Intent], None]
+
+
+class Holdings:
+    """Every version and every lease. `push` tells those who watch; `available` is the memory that the host can give."""
+
+    def __init__(self, config: Config, access: Access, push: Push, available: Callable[[], int]) -> None:
+        self._config = config
+        self._access = access
+        self._push = push
+        self._available = available
+        self.registry = Registry()
+        self.leases = Leases()
+        # Freeing gigabytes takes the kernel a while: not on the loop.
+        self._closer = ThreadPoolExecutor(1, "closer")
+        self._lingering = Lingering(self._close_later)
+        self._locked: dict[str, LockedPages] = {}
+
+    def configure(self, config: Config, access: Access) -> None:
+        """Goes by another configuration from here on."""
+        self._config, self._access = config, access
+
+    # --- versions ---------------------------------------------------------------------------------------------------
+
+    def publish(self, version: Version, recipe: Recipe, staging: Staging) -> Version:
+        """Takes a staged version in. StagingFailed when it is not what the configuration demands."""
+        wanted = staging.plan.manner.digest
+        if wanted.startswith("blake3:") and version.id != wanted:
+            self.discard([version.manifest, *version.segments])
+            raise StagingFailed(f"{staging.plan.paths[0]} is {version.id}, but its digest has to be {wanted}")
+        version.used, version.uid = time.monotonic(), staging.uid
+        held = self.registry.add(version, recipe)
+        if held is not version:
+            self.discard([version.manifest, *version.segments])
+        log.info(
+            "ready: version=%s residence=%s bytes=%d tensors=%d", held.id, held.residence, held.nbytes, held.tensors
+        )
+        return held
+
+    def name(self, intent: Intent, version: Version) -> str:
+        """Registers the version under what the client meant it to be called."""
+        if intent.role == "newest":
+            self._register(intent, version)
+        elif intent.role == "derived" and (not intent.base or intent.base in self.registry.versions):
+            model = Model(intent.name, intent.owner, intent.source)
+            self.registry.derive(self.registry.models.setdefault(intent.name, model), version, intent.base)
+        return intent.name
+
+    def retire(self, model: Model, version: Version) -> None:
+        """Takes `version` from `model` and tells those who watch."""
+        self.registry.retire(model, version)
+        intent = Intent(model.name, model.owner, model.source)
+        self._push(Event(0, "retired", model.name, version.id, 0, version.nbytes, version.residence), intent)
+
+    def collect(self) -> None:
+        """Retires what newer versions replaced and drops what nobody needs."""
+        for model in list(self.registry.models.values()):
+            for version in self.registry.superseded(model):
+                self.retire(model, version)
+        for version in list(self.registry.versions.values()):
+            if not version.names:
+                version.state = State.RETIRED
+            if self.registry.droppable(version):
+                self.drop(version)
+
+    def drop(self, version: Version) -> None:
+        """Forgets `version` under every name and gives its memory back as soon as nobody maps it."""
+        for model in [self.registry.models[n] for n in version.names if n in self.registry.models]:
+            self.retire(model, version)
+        if version.id in self.registry.versions:
+            self.registry.drop(version)
+        locked = self._locked.pop(version.id, None)
+        if locked is not None:
+            locked.close()
+        self.discard([version.manifest])
+        if version.residence == "sealed":
+            self._lingering.add(version.segments)
+        else:
+            self.discard(version.segments)
+
+    def discard(self, segments: Iterable[Segment]) -> None:
+        """Closes segments that nobody was given."""
+        for segment in segments:
+            self._close_later(segment)
+
+    # --- room -------------------------------------------------------------------------------------------------------
+
+    def in_use(self) -> int:
+        """Sealed bytes that count against the budget: versions, and what was dropped but is still mapped."""
+        return self.registry.sealed_bytes() + self._lingering.nbytes
+
+    def make_room(self, uid: int, needed: int, promised: int, promised_to_uid: int) -> None:
+        """Evicts until `needed` bytes fit. BudgetExceeded when they cannot; nothing is dropped then.
+
+        `promised` bytes were allowed to other jobs already, `promised_to_uid` of them to this user's.
+        """
+        versions = self.registry.versions.values()
+        if not self._access.operates(Credentials(0, uid, -1)):
+            quotas.check_staged(self._config.quota, uid, versions, promised_to_uid, needed)
+        self._lingering.sweep()
+        victims = eviction.choose(versions, needed, promised + self._lingering.nbytes, self._config.budget)
+        available = self._available() + sum(v.sealed_bytes for v in victims) - promised
+        if needed > available:
+            raise BudgetExceeded(
+                f"needs {needed} bytes of shared memory, and the host or the service's control group has only "
+                f"{max(available, 0)} to give; free some memory or raise the limit",
+                needed=needed,
+                budget=self._config.budget,
+                in_use=self.in_use(),
+            )
+        for version in victims:
+            log.info("evicted: version=%s bytes=%d", version.id, version.nbytes)
+            self.drop(version)
+
+    # --- leases -----------------------------------------------------------------------------------------------------
+
+    def begin(self, who: Credentials, name: str, version: Version) -> Lease:
+        """Begins a lease. AccessDenied when the user's quota has no room for it."""
+        if not self._access.operates(who):
+            quotas.check_leases(self._config.quota, who.uid, self.leases.of(who.uid))
+        lease = Lease(who, name, version, time.time())
+        self.leases.begin(lease, time.monotonic())
+        return lease
+
+    def end(self, lease: Lease) -> None:
+        """Ends a lease, and with the last one of a version whatever only lived for it."""
+        self.leases.end(lease, time.monotonic())
+        if lease.version.leases == 0:
+            self.collect()
+
+    def sweep(self) -> None:
+        """Asks whether memory that was given back is free by now."""
+        self._lingering.sweep()
+
+    def close(self) -> None:
+        """Drops everything. Clients keep what they mapped."""
+        for version in list(self.registry.versions.values()):
+            self.drop(version)
+        self._lingering.close()
+        self._closer.shutdown()
+
+    # --- helpers ----------------------------------------------------------------------------------------------------
+
+    def _register(self, intent: Intent, version: Version) -> None:
+        model = self.registry.name(intent.name, intent.owner, intent.source, version)
+        if intent.tag:
+            model.tags[intent.tag] = version.id
+        version.pinned = version.pinned or intent.pin
+        configured = self._config.model(model.name)
+        if configured is not None and configured.lock:
+            self._lock(version)
+        self._push(Event(0, "ready", model.name, version.id, version.nbytes, version.nbytes, version.residence), intent)
+        self.collect()
+
+    def _lock(self, version: Version) -> None:
+        if version.id not in self._locked:
+            try:
+                self._locked[version.id] = LockedPages(version.segments)
+            except OSError as exc:
+                log.warning("not locked: version=%s error=%s", version.id, exc)
+
+    def _close_later(self, segment: Segment) -> None:
+        self._closer.submit(segment.close)
