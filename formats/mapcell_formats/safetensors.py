@@ -16,7 +16,6 @@ what was read before it: `json.loads` would build objects worth 20 times the tex
 
 from __future__ import annotations
 
-import json
 import re
 from math import prod
 from operator import itemgetter
@@ -26,6 +25,7 @@ from .checkpoint import MAX_HEADER_BYTES, MAX_TENSORS, Checkpoint, Extent, Sourc
 from .checks import brief, name_fault, shape_fault
 from .dtypes import ITEMSIZE
 from .errors import FormatError, UnsupportedFormat
+from .json_text import BLANKS, JsonText
 from .source import ByteSource, read
 
 METADATA_KEY = "__metadata__"
@@ -35,8 +35,6 @@ MAX_ENTRY_CHARS = 16_384
 # MindSpore marks tensors there by name. A header full of keys of three letters would take 20 times its size.
 MAX_METADATA_KEYS = MAX_TENSORS
 
-_BLANKS = " \t\r\n"
-_skip_blanks = re.compile(r"[ \t\r\n]*").match
 _WS = r"[ \t\r\n]*"
 # An entry as every known writer puts it down. Whatever does not match is read slowly, and there gets its error.
 _USUAL = re.compile(
@@ -59,7 +57,7 @@ class SafetensorsReader:
 
     def accepts(self, head: bytes, size: int) -> bool:
         """Whether an object opens where the header has to. A wrong length is left for `parse` to name."""
-        if not head[LENGTH_BYTES:].lstrip(_BLANKS.encode()).startswith(b"{"):
+        if not head[LENGTH_BYTES:].lstrip(BLANKS.encode()).startswith(b"{"):
             return False
         length = head[:LENGTH_BYTES]
         # Text may have a brace there, and so may the first name in a .ckpt, which starts with a line feed.
@@ -96,12 +94,11 @@ def _read_header(source: ByteSource) -> tuple[str, int]:
         raise FormatError("the header is no UTF-8", path=path, offset=offset, expected="JSON in UTF-8") from exc
 
 
-class _Walk:
+class _Walk(JsonText):
     """One pass over the header's text; `entries` and `metadata` hold what it found."""
 
     def __init__(self, text: str, path: str) -> None:
-        self.text = text
-        self.path = path
+        super().__init__(text, path, LENGTH_BYTES)
         self.entries: list[_Entry] = []
         self.metadata: dict[str, str] = {}
         self._had_metadata = False
@@ -109,10 +106,10 @@ class _Walk:
 
     def run(self) -> None:
         """Reads every entry of the outer object; FormatError at the first that is wrong."""
-        pos = self._expect("{", 0, "a JSON object")
-        more = self._peek(pos) != "}"
+        pos = self.expect("{", 0, "a JSON object")
+        more = self.peek(pos) != "}"
         if not more:
-            pos = self._expect("}", pos, "an entry")
+            pos = self.expect("}", pos, "an entry")
         while more:
             pos, more = self._usual(pos)
             if more:
@@ -147,8 +144,8 @@ class _Walk:
     def _unusual(self, pos: int) -> tuple[int, bool]:
         """Reads one entry however it is written -> (position after it, whether more follow)."""
         at = self.blanks(pos)
-        name, pos = self._string(at)
-        pos = self._expect(":", pos, "':' after a name")
+        name, pos = self.string(at)
+        pos = self.expect(":", pos, "':' after a name")
         if name != METADATA_KEY:
             pos = self._tensor(name, at, pos)
         elif self._had_metadata:
@@ -156,7 +153,7 @@ class _Walk:
         else:
             self._had_metadata = True
             pos = self._metadata(pos)
-        return self._separator(pos)
+        return self.separator(pos)
 
     def _tensor(self, name: str, at: int, pos: int) -> int:
         value, pos = self._object(name, pos)
@@ -179,81 +176,27 @@ class _Walk:
     def _object(self, name: str, pos: int) -> tuple[tuple[tuple[str, object], ...], int]:
         pos = self.blanks(pos)
         close = self.text.find("}", pos, pos + MAX_ENTRY_CHARS)
-        if self._peek(pos) != "{" or close < 0:
+        if self.peek(pos) != "{" or close < 0:
             self.fail("an entry is no short JSON object", pos, '{"dtype", "shape", "data_offsets"}', name)
-        try:
-            value, end = _DECODER.raw_decode(self.text[pos : close + 1])
-        except RecursionError:
-            self.fail("an entry is nested too deeply", pos, "a flat object", name)
-        except ValueError as exc:
-            self.fail(f"an entry is no JSON ({_reason(exc)})", pos + getattr(exc, "pos", 0), "a flat object", name)
-        return value, pos + end
+        return self.value(pos, close + 1, "a flat object", name)
 
     def _metadata(self, pos: int) -> int:
         if self.text.startswith("null", self.blanks(pos)):
             return self.blanks(pos) + 4
-        pos = self._expect("{", pos, f"an object for {METADATA_KEY}")
-        more = self._peek(pos) != "}"
+        pos = self.expect("{", pos, f"an object for {METADATA_KEY}")
+        more = self.peek(pos) != "}"
         if not more:
-            return self._expect("}", pos, "'}'")
+            return self.expect("}", pos, "'}'")
         while more:
             at = self.blanks(pos)
-            key, pos = self._string(at)
+            key, pos = self.string(at)
             if key in self.metadata:
                 self.fail(f"{METADATA_KEY} lists {brief(key)} twice", at, "each key once")
             if len(self.metadata) == MAX_METADATA_KEYS:
                 self.fail(f"{METADATA_KEY} has too many keys", at, f"at most {MAX_METADATA_KEYS}")
-            self.metadata[key], pos = self._string(self._expect(":", pos, "':' after a key"))
-            pos, more = self._separator(pos)
+            self.metadata[key], pos = self.string(self.expect(":", pos, "':' after a key"))
+            pos, more = self.separator(pos)
         return pos
-
-    def _string(self, pos: int) -> tuple[str, int]:
-        pos = self._expect('"', pos, "a string") - 1
-        try:
-            text, end = _DECODER.raw_decode(self.text, pos)
-            text.encode()
-        except ValueError as exc:
-            self.fail(f"a string is broken ({_reason(exc)})", pos, "JSON text")
-        return text, end
-
-    def _separator(self, pos: int) -> tuple[int, bool]:
-        more = self._peek(pos) == ","
-        return self._expect("," if more else "}", pos, "',' or '}'"), more
-
-    def _peek(self, pos: int) -> str:
-        pos = self.blanks(pos)
-        return self.text[pos : pos + 1]
-
-    def _expect(self, char: str, pos: int, what: str) -> int:
-        pos = self.blanks(pos)
-        if not self.text.startswith(char, pos):
-            self.fail(f"found {self.text[pos : pos + 1]!r}" if pos < len(self.text) else "the header ends", pos, what)
-        return pos + 1
-
-    def blanks(self, pos: int) -> int:
-        """The position after the blanks at `pos`."""
-        found = _skip_blanks(self.text, pos)
-        return found.end() if found else pos
-
-    def byte(self, pos: int) -> int:
-        """The offset in the file of the first character at or after `pos` of the header that is no blank."""
-        return LENGTH_BYTES + len(self.text[: self.blanks(pos)].encode())
-
-    def fail(self, message: str, pos: int, expected: str, tensor: str | None = None) -> NoReturn:
-        """Raises FormatError about the character at `pos`."""
-        raise FormatError(message, path=self.path, tensor=tensor, offset=self.byte(pos), expected=expected)
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON")
-
-
-# Objects become tuples of pairs: nothing else tells them from arrays while keeping what was listed twice.
-_DECODER = json.JSONDecoder(object_pairs_hook=tuple, parse_constant=_refuse_constant)
-
-
-def _reason(exc: ValueError) -> str:
-    return exc.msg if isinstance(exc, json.JSONDecodeError) else str(exc)[:80]
 
 
 def _place(entries: list[_Entry], start: int, source: ByteSource, walk: _Walk) -> tuple[SourceTensor, ...]:
