@@ -203,12 +203,15 @@ class Tensor(TensorMath, TensorShape, TensorReduce, TensorConvert):
         indexing.put(self._writable(), array_index(index), required_operand(value, "a Tensor's element"))
 
     def assign_value(self, value: Tensor) -> Tensor:
-        """Writes the elements of `value` in place, cast to this dtype; returns self. ValueError when shapes differ."""
+        """Writes the elements of `value` in place, cast to this dtype; returns a Tensor that shares them.
+
+        ValueError when the shapes differ or the elements are read-only.
+        """
         array = required_operand(value, "assign_value")
         if np.shape(array) != self.shape:
             raise ValueError(f"assign_value: the shape is {self.shape}, but the value has {np.shape(array)}")
         indexing.put(self._writable(), ..., array)
-        return self
+        return sharing(self)
 
     def _writable(self) -> Array:
         array = self._array

@@ -64,8 +64,7 @@ def load_checkpoint(
         A dict in the file's order (.ckpt) or sorted by name (safetensors).
 
     Raises:
-        ValueError: whatever is wrong with the file, its name, its key or the filters, or nothing is left to load. All
-            are `FormatError` where the file is at fault.
+        ValueError: whatever is wrong with the file, its name, its key or the filters, or nothing is left to load.
         TypeError: a file name or prefix of another type; what ``load_param_into_net`` raises.
         RuntimeError: shapes or dtypes that do not fit `net`.
     """
@@ -75,14 +74,11 @@ def load_checkpoint(
     )
     if net is not None and not isinstance(net, Cell):
         raise TypeError(f"load_checkpoint: 'net' has to be a Cell, not {type(net).__name__}")
-    if isinstance(ckpt_file_name, io.BytesIO):
-        weights, chosen = _attached_buffer(ckpt_file_name, format), "safetensors"
-    else:
-        path, chosen = _checked_path(ckpt_file_name, format)
-        _check_key_fits(dec_key, chosen)
-        weights = _attached(path, chosen, dec_key, dec_mode)
-        if crc_check:
-            _verify_crc(path, weights, chosen)
+    try:
+        weights, chosen = _opened(ckpt_file_name, format, dec_key, dec_mode, crc_check)
+    except (NotFound, AccessDenied, StagingFailed, FormatError) as exc:
+        # MindSpore has one exception for whatever is wrong with a file, and networks catch that one.
+        raise ValueError(f"load_checkpoint: {exc}; failed to load the checkpoint file") from exc
     loaded = {name: value for name, value in _contents(weights, chosen) if wanted(name)}
     if not loaded:
         raise ValueError(f"{weights.source}: the loaded parameter dict is empty after filter or specify; check them")
@@ -167,18 +163,27 @@ def _chosen(choice: Choice, name: str) -> bool:
 # --- The file
 
 
+def _opened(
+    name: object, format: str | None, dec_key: bytes | None, dec_mode: str, crc_check: bool
+) -> tuple[Weights, str]:
+    """The attached file and its format."""
+    if isinstance(name, io.BytesIO):
+        return _attached_buffer(name, format), "safetensors"
+    path, chosen = _checked_path(name, format)
+    _check_key_fits(dec_key, chosen)
+    weights = _attached(path, chosen, dec_key, dec_mode)
+    if crc_check:
+        _verify_crc(path, weights, chosen)
+    return weights, chosen
+
+
 def _attached(path: str, chosen: str, dec_key: bytes | None, dec_mode: str) -> Weights:
     from ..attaching import attach
 
-    try:
-        if dec_key is None:
-            weights = attach(path)
-        else:
-            weights = attach(path, daemon="never", _decryption=(dec_key, dec_mode))
-    except NotFound as exc:
-        raise FormatError("does not exist; check the path", path=path) from exc
-    except (AccessDenied, StagingFailed) as exc:
-        raise FormatError(f"cannot be read: {exc}", path=path) from exc
+    if dec_key is None:
+        weights = attach(path)
+    else:
+        weights = attach(path, daemon="never", _decryption=(dec_key, dec_mode))
     if weights.format != _READER_NAMES[chosen]:
         weights.close()
         raise FormatError(f"holds {weights.format}; its name says otherwise", path=path, expected=chosen)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mapcell_formats.dtypes import code_of
+from mapcell_formats.errors import FormatError
 from mapcell_formats.items import Item, StringItem, TensorItem
 
 from ..common.parameter import Parameter
@@ -64,11 +65,15 @@ def save_checkpoint(
     if not named:
         raise ValueError("save_checkpoint: there is nothing to save; the file would be empty and could not be loaded")
     items = [_item(name, value) for name, value in named.items()]
-    chunks = _encoder(items, format, crc_check, enc_key, enc_mode)
-    if async_save is False:
-        _write(path, chunks)
-    else:
-        _write_in_thread(path, items, lambda own: _encoder(own, format, crc_check, enc_key, enc_mode))
+    try:
+        chunks = _encoder(items, format, crc_check, enc_key, enc_mode)
+        if async_save is False:
+            _write(path, chunks)
+        else:
+            _write_in_thread(path, items, lambda own: _encoder(own, format, crc_check, enc_key, enc_mode))
+    except FormatError as exc:
+        # As MindSpore: what cannot be written in this format, or with this key, is a plain ValueError.
+        raise ValueError(f"save_checkpoint: {exc}") from exc
 
 
 def _check_flags(integrated: object, async_save: object, enc_key: object, crc_check: object, format: object) -> None:
