@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from . import encrypted_ckpt, mindspore_ckpt, safetensors
+from . import encrypted_ckpt, gguf, mindspore_ckpt, safetensors
 from .checkpoint import HEAD_BYTES, Checkpoint, Reader, SourceTensor
 from .errors import FormatError, UnsupportedFormat
+from .index import is_index, parse_index
 from .source import ByteSource, read
 
-READERS: tuple[Reader, ...] = (safetensors.READER, mindspore_ckpt.READER)
+READERS: tuple[Reader, ...] = (safetensors.READER, mindspore_ckpt.READER, gguf.READER)
 
 _CONVERT = "convert it to safetensors with the library that wrote it"
 # What other files begin with, what they are, and what their owner can do.
 _KNOWN: tuple[tuple[bytes, str, str], ...] = (
     (b"PK\x03\x04", "a zip archive: a torch checkpoint (.pt, .pth, .bin) or an .npz", _CONVERT),
     (b"PK\x05\x06", "an empty zip archive", "save the checkpoint again"),
-    (b"GGUF", "a GGUF model", _CONVERT),
     (b"FUGG", "a big-endian GGUF model", _CONVERT),
     (b"\x93NUMPY", "one NumPy array (.npy)", "save it as safetensors"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras, .h5)", _CONVERT),
@@ -34,18 +34,31 @@ _KNOWN: tuple[tuple[bytes, str, str], ...] = (
     (b"<!DOCTYPE", "a web page, probably a download's error page", "download the file again"),
     (b"<html", "a web page, probably a download's error page", "download the file again"),
 )
-_EXPECTED = "a safetensors file or a MindSpore .ckpt"
+_EXPECTED = "a safetensors file, a MindSpore .ckpt or a GGUF model"
 
 
 def read_checkpoint(sources: Sequence[ByteSource], *, key: bytes | None = None, mode: str = "AES-GCM") -> Checkpoint:
-    """The checkpoint in `sources`: one file, or the shards of one in their order.
+    """The checkpoint in `sources`: one file, or the shards of one in their order, after their index if they have one.
 
     FormatError when the bytes are broken; UnsupportedFormat, with what the file looks like and what to do, when it is
     none that mapcell reads. `key` and `mode` ("AES-GCM", "AES-CBC", "SM4-CBC") decrypt a MindSpore .ckpt.
     """
     if not sources:
         raise FormatError("no file to read", expected=_EXPECTED)
-    return _join([_read_one(source, key, mode) for source in sources])
+    if not _opens_an_index(sources[0]):
+        return _join([_read_one(source, key, mode) for source in sources])
+    index = parse_index(sources[0])
+    if len(sources) - 1 != len(index.files):
+        message = f"names {len(index.files)} files, of which {len(sources) - 1} came with it"
+        raise FormatError(message, path=sources[0].path, offset=0, expected="the index and all of its files")
+    parts = [_read_one(source, key, mode) for source in sources[1:]]
+    index.check(parts)
+    return _join([Checkpoint(parts[0].format, (), (sources[0],)), *parts])
+
+
+def _opens_an_index(source: ByteSource) -> bool:
+    head = bytes(read(source, 0, min(HEAD_BYTES, source.size)))
+    return is_index(head) and not any(reader.accepts(head, source.size) for reader in READERS)
 
 
 def _read_one(source: ByteSource, key: bytes | None, mode: str) -> Checkpoint:
@@ -99,21 +112,27 @@ def _is_text(head: bytes) -> bool:
 
 
 def _join(parts: Sequence[Checkpoint]) -> Checkpoint:
+    """The parts as one checkpoint; FormatError when they share a name, or are not of one format."""
     if len(parts) == 1:
         return parts[0]
     tensors: dict[str, SourceTensor] = {}
     metadata: dict[str, str] = {}
-    for number, part in enumerate(parts):
-        for tensor in _renumbered(part.tensors, number):
+    sources: list[ByteSource] = []
+    for part in parts:
+        if part.format != parts[0].format:
+            expected = f"{parts[0].format}, as the files before it are"
+            raise FormatError(f"is a {part.format} file", path=part.sources[0].path, offset=0, expected=expected)
+        for tensor in _renumbered(part.tensors, len(sources)):
             if tensor.name in tensors:
                 path = part.sources[0].path
                 raise FormatError("also in an earlier shard", path=path, tensor=tensor.name, expected="it in one shard")
             tensors[tensor.name] = tensor
         metadata = {**part.metadata, **metadata}
-    sources = tuple(source for part in parts for source in part.sources)
-    return Checkpoint(parts[0].format, tuple(tensors.values()), sources, metadata)
+        sources += part.sources
+    return Checkpoint(parts[0].format, tuple(tensors.values()), tuple(sources), metadata)
 
 
-def _renumbered(tensors: Iterable[SourceTensor], source: int) -> Iterable[SourceTensor]:
+def _renumbered(tensors: Iterable[SourceTensor], first: int) -> Iterable[SourceTensor]:
     for tensor in tensors:
-        yield replace(tensor, extents=tuple(replace(extent, source=source) for extent in tensor.extents))
+        extents = tuple(replace(extent, source=first + extent.source) for extent in tensor.extents)
+        yield replace(tensor, extents=extents)

@@ -18,6 +18,7 @@ from mapcell_formats.detect import read_checkpoint
 from mapcell_formats.digest import file_identity, provisional_id
 from mapcell_formats.dtypes import ITEMSIZE, numpy_dtype
 from mapcell_formats.errors import AccessDenied, NotFound
+from mapcell_formats.gguf_dequantise import dequantised
 from mapcell_formats.layout import cast_dtype
 from mapcell_formats.manifest import Description, Manifest, TensorEntry, encode_manifest
 from mapcell_formats.source import ByteSource, FileSource
@@ -125,6 +126,8 @@ def attach_in_process(
         identities = [file_identity(os.fstat(s.fileno())) for s in sources]
         key, cipher = decryption or (None, "AES-GCM")
         checkpoint = read_checkpoint(sources, key=key, mode=cipher)
+        if dtype:
+            checkpoint = dequantised(checkpoint)
         entries = [_entry(t, dtype) for t in checkpoint.tensors]
         about = Description(provisional_id(identities), "mapped", checkpoint.format, False, checkpoint.metadata)
         manifest = Manifest(encode_manifest(about, [s.size for s in checkpoint.sources], entries))

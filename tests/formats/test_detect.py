@@ -41,7 +41,7 @@ def _zip(*names: str) -> bytes:
 OTHERS: dict[str, tuple[bytes, str]] = {
     "zip": (_zip("archive/data.pkl"), "zip archive"),
     "empty zip": (_zip(), "empty zip"),
-    "GGUF": (b"GGUF" + bytes(60), "GGUF"),
+    "big-endian GGUF": (b"FUGG" + bytes(60), "big-endian GGUF"),
     "npy": (_npy(), "NumPy"),
     "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(60), "HDF5"),
     "gzip": (gzip.compress(b"x"), "gzip"),

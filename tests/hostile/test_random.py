@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapcell_formats import encrypted_ckpt, mindspore_ckpt, safetensors
+from mapcell_formats import encrypted_ckpt, gguf, mindspore_ckpt, safetensors
 from mapcell_formats.checkpoint import Checkpoint
 from mapcell_formats.ckpt_writer import Encryption, encode_ckpt
 from mapcell_formats.detect import read_checkpoint
@@ -17,7 +17,7 @@ from mapcell_formats.errors import FormatError
 from mapcell_formats.items import TensorItem
 from mapcell_formats.source import read
 
-from . import corpus_ckpt, corpus_safetensors
+from . import corpus_ckpt, corpus_gguf, corpus_safetensors
 from .building import MemorySource
 
 KEY = bytes(16)
@@ -31,6 +31,8 @@ def _encrypted(mode: str) -> bytes:
 SEEDS = {
     "safetensors": corpus_safetensors.SMALL,
     "ckpt": corpus_ckpt.SMALL,
+    "gguf": corpus_gguf.SMALL,
+    "gguf 1": corpus_gguf.small(version=1),
     **{mode: _encrypted(mode) for mode in encrypted_ckpt.KEY_BYTES},
 }
 
@@ -64,6 +66,7 @@ def test_random_bytes(data: bytes) -> None:
     survives(lambda source: read_checkpoint([source]), data)
     survives(safetensors.READER.parse, data)
     survives(mindspore_ckpt.READER.parse, data)
+    survives(gguf.READER.parse, data)
 
 
 @given(st.text(max_size=200))
