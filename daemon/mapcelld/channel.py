@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
 import os
 import socket
 import struct
+import sys
+import termios
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -44,6 +47,21 @@ def credentials(sock: socket.socket) -> Credentials:
     return Credentials(pid, uid, gid, frozenset(array.array("I", raw)) | {gid})
 
 
+def supplementary_groups(pid: int, uid: int) -> frozenset[int]:
+    """The groups of process `pid` while it still is `uid`'s; none when it is gone.
+
+    For the control channel, whose credentials lack them. Whoever asks could have ended and left its pid to another
+    process of the same uid meanwhile, which is why the handle channel asks the kernel again (SO_PEERGROUPS).
+    """
+    try:
+        with open(f"/proc/{pid}/status") as lines:
+            status = dict(line.rstrip("\n").partition(":")[::2] for line in lines)
+    except OSError:
+        return frozenset()
+    owner = status.get("Uid", "").split()
+    return frozenset(map(int, status.get("Groups", "").split())) if owner and int(owner[0]) == uid else frozenset()
+
+
 def send(sock: socket.socket, payload: bytes, fds: Sequence[int] = ()) -> None:
     """Sends one message with descriptors, which stay the caller's. OSError as sendmsg raises it."""
     socket.send_fds(sock, [payload], list(fds), socket.MSG_NOSIGNAL)
@@ -75,6 +93,11 @@ def discard(sock: socket.socket) -> bool:
     False at the end of the stream.
     """
     return bool(sock.recvmsg(1, 0)[0])
+
+
+def unread(sock: socket.socket) -> int:
+    """Bytes that were sent and that the other side has not received yet (SIOCOUTQ)."""
+    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 def close_all(fds: Sequence[int]) -> None:

@@ -43,10 +43,13 @@ class _Subscription:
 
 
 class ControlDesk:
-    """The ROUTER socket. `handlers` maps a request's class to what answers it; `now` is a clock in seconds."""
+    """The ROUTER socket. `handlers` maps a request's class to what answers it; `now` is a clock in seconds.
+
+    `admit` refuses a peer, or answers with what else is known of it.
+    """
 
     def __init__(
-        self, path: Path, handlers: Handlers, admit: Callable[[Credentials], None], now: Callable[[], float]
+        self, path: Path, handlers: Handlers, admit: Callable[[Credentials], Credentials], now: Callable[[], float]
     ) -> None:
         self._handlers = handlers
         self._admit = admit
@@ -63,9 +66,9 @@ class ControlDesk:
             (zmq.ROUTER_HANDOVER, 0),
         ):
             self._router.setsockopt(option, value)
-        path.unlink(missing_ok=True)
-        self._router.bind(f"ipc://{path}")
-        path.chmod(0o666)
+        self._path = path
+        self._listening = False
+        self.listen(True)
 
     def open(self) -> None:
         """Starts answering."""
@@ -80,6 +83,16 @@ class ControlDesk:
             self._loop.remove_reader(self._router.FD)
             self._router.close(0)
             self._context.term()
+
+    def listen(self, on: bool) -> None:
+        """Takes new connections from here on, or none; those that are there stay."""
+        if on and not self._listening:
+            self._path.unlink(missing_ok=True)
+            self._router.bind(f"ipc://{self._path}")
+            self._path.chmod(0o666)
+        elif self._listening and not on:
+            self._router.unbind(f"ipc://{self._path}")
+        self._listening = on
 
     def subscribers(self) -> int:
         """How many are subscribed."""
@@ -118,8 +131,7 @@ class ControlDesk:
         identity = frames[0].bytes
         request = 0
         try:
-            peer = _credentials(frames[-1])
-            self._admit(peer)
+            peer = self._admit(_credentials(frames[-1]))
             if len(frames) != 2:
                 raise ProtocolError(f"a request is one frame, not {len(frames) - 1}")
             request, message = wire.decode(frames[1].bytes, messages.REQUESTS)

@@ -120,6 +120,7 @@ class HandleDesk:
         self._now = now
         self._connections: dict[Connection, None] = {}
         self._per_uid: Counter[int] = Counter()
+        self._unread: dict[Connection, float] = {}
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.setblocking(False)
         path.unlink(missing_ok=True)
@@ -158,6 +159,7 @@ class HandleDesk:
                     fds.append(segment.reopen())
                 grant = Grant(name, version.id, version.manifest.nbytes, tuple(s.nbytes for s in version.segments))
                 channel.send(connection.sock, wire.encode(grant), fds)
+            self._unread[connection] = self._now()
             self.watch(connection)
         except MapcellError as exc:
             self.refuse(connection, exc)
@@ -181,13 +183,21 @@ class HandleDesk:
         if not self._per_uid[connection.peer.uid]:
             del self._per_uid[connection.peer.uid]
         self._loop.remove_reader(connection.sock)
+        self._unread.pop(connection, None)
         _empty(connection.sock)
         connection.sock.close()
         self._rules.left(connection)
 
     def sweep(self) -> None:
-        """Drops clients that connected and said nothing."""
+        """Drops clients that connected and said nothing, and those that never took what they were granted."""
         oldest = self._now() - REDEEM_SECONDS
+        for connection, since in list(self._unread.items()):
+            if not channel.unread(connection.sock):
+                del self._unread[connection]
+            elif since < oldest:
+                # Descriptors in flight count against this daemon's own limit until somebody receives them.
+                log.warning("dropped: reads nothing: pid=%d uid=%d", connection.peer.pid, connection.peer.uid)
+                self.drop(connection)
         for connection in [c for c in self._connections if not c.redeemed and c.since < oldest]:
             self.drop(connection)
 
@@ -196,6 +206,14 @@ class HandleDesk:
         self.stop()
         for connection in list(self._connections):
             self.drop(connection)
+
+    def listen(self, on: bool) -> None:
+        """Accepts from here on, or leaves those who come waiting in the backlog."""
+        if self._listener.fileno() >= 0:
+            if on:
+                self._loop.add_reader(self._listener, self._accept)
+            else:
+                self._loop.remove_reader(self._listener)
 
     def stop(self) -> None:
         """Stops accepting. A second call does nothing."""
@@ -211,8 +229,8 @@ class HandleDesk:
         except OSError as exc:
             if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 log.error("accepting pauses: error=%s connections=%d", os.strerror(exc.errno), len(self))
-                self._loop.remove_reader(self._listener)
-                self._loop.call_later(_PAUSE_SECONDS, self._resume)
+                self.listen(False)
+                self._loop.call_later(_PAUSE_SECONDS, self.listen, True)
             return
         sock.setblocking(False)
         connection = Connection(sock, self, self._now())
@@ -225,10 +243,6 @@ class HandleDesk:
             return
         # Its message is usually here already: one turn of the loop less for every attach.
         self._on_readable(connection, first=True)
-
-    def _resume(self) -> None:
-        if self._listener.fileno() >= 0:
-            self._loop.add_reader(self._listener, self._accept)
 
     def _on_readable(self, connection: Connection, first: bool = False) -> None:
         try:

@@ -12,7 +12,7 @@ from mapcelld import channel
 
 
 class JobChannel:
-    """Reports to the daemon over `sock` (borrowed), from any thread. The process ends when nobody wants them any more."""
+    """Reports to the daemon over `sock` (borrowed), from any thread. Ends the process when nobody wants them."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock

@@ -1,4 +1,4 @@
-"""Keeps a version's pages in memory (`lock = true`): a shared map of each segment in the daemon, locked with mlock(2)."""
+"""Keeps a version's pages in memory (`lock = true`): maps of its segments in the daemon, locked with mlock(2)."""
 
 from __future__ import annotations
 

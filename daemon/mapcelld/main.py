@@ -11,6 +11,7 @@ import click
 
 from mapcell_formats.errors import MapcellError
 from mapcelld import config_file
+from mapcelld.config import Config
 from mapcelld.server import serve
 
 
@@ -24,14 +25,18 @@ from mapcelld.server import serve
 def main(path: Path | None, check_config: bool, runtime: str | None, budget: str | None, log_level: str | None) -> None:
     """Maps model checkpoints into memory once and lends them to every process that asks."""
     try:
-        settings = config_file.load(path, os.environ, runtime=runtime, budget=budget, log_level=log_level)
+
+        def read() -> Config:
+            return config_file.load(path, os.environ, runtime=runtime, budget=budget, log_level=log_level)
+
+        settings = read()
         if check_config:
             click.echo("the configuration is valid", err=True)
             return
         logging.basicConfig(
             stream=sys.stderr, level=settings.log_level, format="%(levelname)s %(name)s %(message)s", force=True
         )
-        serve(settings, os.environ)
+        serve(settings, os.environ, read)
     except MapcellError as exc:
         click.echo(f"error: {exc}", err=True)
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""The end of a stager's work: the files lent as they lie, or their bytes copied, hashed and sealed; then handed over."""
+"""The end of a stager's work: files lent as they lie, or their bytes copied, hashed and sealed; then handed over."""
 
 from __future__ import annotations
 

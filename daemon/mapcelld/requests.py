@@ -20,6 +20,7 @@ from mapcelld.channel import Credentials
 from mapcelld.config import RESIDENCES, Config, ModelConfig
 from mapcelld.control import Handlers
 from mapcelld.handles import Right
+from mapcelld.headroom import descriptors
 from mapcelld.holdings import Holdings
 from mapcelld.registry import Model, Recipe, Version, split_name
 from mapcelld.staging import Intent, Plan, StagingDesk
@@ -142,7 +143,7 @@ class Requests:
             models=len(self._registry.models),
             leases=len(self._holdings.leases),
             connections=self._connections(),
-            descriptors=len(os.listdir("/proc/self/fd")),
+            descriptors=descriptors(),
             stagers=len(self._staging),
             staging=tuple(
                 StagingRow(name, s.step, s.done, s.total, len(s.waiters))

@@ -8,10 +8,13 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
+from mapcell_formats.errors import MapcellError
 from mapcelld import memory, runtime
 from mapcelld.config import Config
+from mapcelld.headroom import LOOK_SECONDS
 from mapcelld.notify import notify
 from mapcelld.runtime import RuntimeFolder
 from mapcelld.service import SWEEP_SECONDS, Service
@@ -19,41 +22,62 @@ from mapcelld.service import SWEEP_SECONDS, Service
 log = logging.getLogger("mapcelld")
 
 
-def serve(config: Config, environment: Mapping[str, str]) -> None:
-    """Serves until SIGTERM or SIGINT; a second signal ends the process at once. MapcellError when it cannot start."""
+def serve(config: Config, environment: Mapping[str, str], reread: Callable[[], Config]) -> None:
+    """Serves until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP goes by what `reread` gives.
+
+    MapcellError when it cannot start.
+    """
     _raise_descriptor_limit()
     folder = RuntimeFolder(runtime.choose(config.runtime, environment, os.geteuid()))
     try:
-        asyncio.run(_serve(config, folder))
+        asyncio.run(_serve(config, folder, reread))
     finally:
         folder.close()
 
 
-async def _serve(config: Config, folder: RuntimeFolder) -> None:
+async def _serve(config: Config, folder: RuntimeFolder, reread: Callable[[], Config]) -> None:
     stop = asyncio.Event()
-    _on_signals(stop)
     service = Service(config, folder, memory.available)
+    _on_signals(stop, lambda: _reload(service, reread))
     try:
         await service.open()
-        sweeping = asyncio.create_task(_sweep(service))
+        regular = [
+            asyncio.create_task(_every(SWEEP_SECONDS, service.sweep)),
+            asyncio.create_task(_every(LOOK_SECONDS, service.look)),
+        ]
         log.info("serving: runtime=%s pid=%d budget=%d", folder.path, os.getpid(), config.budget)
         print(f"mapcelld ready: {folder.path} (pid {os.getpid()})", file=sys.stderr, flush=True)
         notify("READY=1")
         await stop.wait()
         notify("STOPPING=1")
         log.info("stopping")
-        sweeping.cancel()
+        for task in regular:
+            task.cancel()
     finally:
         await service.close()
 
 
-async def _sweep(service: Service) -> None:
+async def _every(seconds: float, work: Callable[[], None]) -> None:
     while True:
-        await asyncio.sleep(SWEEP_SECONDS)
-        service.sweep()
+        await asyncio.sleep(seconds)
+        try:
+            work()
+        # Housekeeping goes on whatever one round of it met.
+        except Exception:
+            log.exception("housekeeping failed")
 
 
-def _on_signals(stop: asyncio.Event) -> None:
+def _reload(service: Service, reread: Callable[[], Config]) -> None:
+    notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+    try:
+        service.configure(reread())
+        log.info("reloaded")
+    except MapcellError as exc:
+        log.error("not reloaded: %s", exc)
+    notify("READY=1")
+
+
+def _on_signals(stop: asyncio.Event, reload: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
 
     def asked() -> None:
@@ -63,6 +87,7 @@ def _on_signals(stop: asyncio.Event) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked)
+    loop.add_signal_handler(signal.SIGHUP, reload)
 
 
 def _raise_descriptor_limit() -> None:

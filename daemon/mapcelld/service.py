@@ -10,15 +10,17 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from mapcell_formats.errors import MapcellError, NotFound
 from mapcell_formats.messages import Event, Progress
 from mapcelld import quotas
 from mapcelld.access import Access
-from mapcelld.channel import Credentials
+from mapcelld.channel import Credentials, supplementary_groups
 from mapcelld.config import Config
 from mapcelld.control import ControlDesk
 from mapcelld.handles import Connection, HandleDesk, Right
+from mapcelld.headroom import Headroom, descriptors
 from mapcelld.holdings import Holdings
 from mapcelld.leases import Lease
 from mapcelld.registry import Model, Version
@@ -39,6 +41,7 @@ class Service:
     def __init__(self, config: Config, runtime: RuntimeFolder, memory_available: Callable[[], int]) -> None:
         self._config = config
         self._access = Access(config)
+        self._headroom = Headroom()
         self._tickets: Tickets[Right] = Tickets()
         self._stagers = Stagers()
         self._holdings = Holdings(config, self._access, self._push, memory_available)
@@ -86,6 +89,14 @@ class Service:
         self._control.sweep()
         self._holdings.sweep()
 
+    def look(self) -> None:
+        """Stops listening while descriptors are short, and goes on when there are enough."""
+        before = self._headroom.open
+        if self._headroom.look(descriptors()) is not before:
+            log.warning("listening: %s for want of descriptors", "again, no longer paused" if not before else "paused")
+            self._control.listen(self._headroom.open)
+            self._handles.listen(self._headroom.open)
+
     async def close(self) -> None:
         """Answers nothing new, gives up staging, and lets every lease go; what clients mapped stays theirs."""
         self._control.close()
@@ -104,7 +115,7 @@ class Service:
             quotas.check_connections(self._config.quota, who.uid, self._handles.of(who.uid) - 1)
 
     def redeem(self, ticket: bytes, who: Credentials) -> Right:
-        """What the ticket stands for, once, if its holder may still have it now that the kernel named all its groups."""
+        """What the ticket stands for, once, if its holder may have it now that the kernel named all its groups."""
         right = self._tickets.redeem(ticket, who.uid, time.monotonic())
         version, name = right.version, right.intent.name
         gone = version is not None and self._holdings.registry.versions.get(version.id) is not version
@@ -136,8 +147,11 @@ class Service:
 
     # --- helpers ----------------------------------------------------------------------------------------------------
 
-    def _admit_control(self, who: Credentials) -> None:
+    def _admit_control(self, who: Credentials) -> Credentials:
+        if self._config.mentions_groups():
+            who = replace(who, groups=who.groups | supplementary_groups(who.pid, who.uid))
         self._access.admit(who)
+        return who
 
     def _make_room(self, uid: int, needed: int) -> None:
         promised = self._staging.promised()
