@@ -36,15 +36,14 @@ from collections.abc import Mapping
 from math import prod
 from typing import NamedTuple, NoReturn
 
-from .checkpoint import MAX_HEADER_BYTES, MAX_NAME_BYTES, MAX_RANK, MAX_TENSORS, Checkpoint, Extent, SourceTensor
+from .checkpoint import MAX_NAME_BYTES, MAX_RANK, MAX_TENSORS, Checkpoint, Extent, SourceTensor
 from .checks import brief, name_fault, shape_fault
 from .dtypes import ITEMSIZE
 from .errors import FormatError, UnsupportedFormat
+from .gguf_cursor import MAGIC, Cursor
 from .layout import align
 from .source import ByteSource, read
 
-MAGIC = b"GGUF"
-VERSIONS = (1, 2, 3)
 DEFAULT_ALIGNMENT = 32
 ALIGNMENT_KEY = "general.alignment"
 # The specification's own limit for keys.
@@ -61,7 +60,6 @@ MAX_METADATA_CHARS = 16 << 20
 MAX_DEPTH = 8
 MAX_INNER_ARRAYS = 65_536
 
-_READ_AHEAD = 1 << 18
 _HASHED_AT_ONCE = 1 << 20
 _TYPE_PREFIX = "gguf.type:"
 _STRING, _ARRAY, _F32, _U32 = 8, 9, 6, 4
@@ -142,145 +140,39 @@ class GGUFReader:
 
     def parse(self, source: ByteSource) -> Checkpoint:
         """The checkpoint in `source`, tensors in the order of the file. FormatError as the module says."""
-        cursor = _Cursor(source)
+        cursor = Cursor(source)
         tensor_count, pair_count = cursor.opening()
         walk = _Walk(cursor)
         walk.pairs(pair_count)
         infos = walk.infos(tensor_count)
-        tensors = _Placing(source, align(cursor.offset, walk.alignment), walk.alignment).run(infos)
-        types = {type_key(i.name): QUANTISED[i.kind].name for i in infos if i.kind in QUANTISED}
+        tensors = _place(infos, source, align(cursor.offset, walk.alignment), walk.alignment)
+        types = {type_key(info.name): info.form.blocks for info in infos if info.form.blocks}
         return Checkpoint(self.format, tensors, (source,), walk.metadata | types)
 
 
 READER = GGUFReader()
 
 
-class _Cursor:
-    """Goes once through a header in little-endian pieces, and checks each against what the file has left."""
+class _Form(NamedTuple):
+    """What an info's dims and type make: the tensor's own dtype, shape and bytes, and its type if it is quantised."""
 
-    def __init__(self, source: ByteSource) -> None:
-        self.source = source
-        self.tensor: str | None = None
-        self._end = min(source.size, MAX_HEADER_BYTES)
-        self._base = self._pos = 0
-        self._window = b""
-        self._count = struct.Struct("<Q")
-
-    @property
-    def offset(self) -> int:
-        """Where in the file it is."""
-        return self._base + self._pos
-
-    @property
-    def count_bytes(self) -> int:
-        """Bytes of a count or a dim."""
-        return self._count.size
-
-    @property
-    def count_code(self) -> str:
-        """A count or a dim in `struct`."""
-        return self._count.format[1:]
-
-    def opening(self) -> tuple[int, int]:
-        """Reads up to the pairs: how many tensors and how many pairs are announced."""
-        if self.take(len(MAGIC), "the magic number") != MAGIC:
-            self.fail("is no GGUF", 0, "GGUF")
-        version = self.u32("the version")
-        if version and not version & 0xFFFF:
-            self._unsupported("big-endian GGUF, made for s390x", "a little-endian file")
-        if version not in VERSIONS:
-            self._unsupported(f"GGUF version {version}", "version 1, 2 or 3")
-        self._count = struct.Struct("<I" if version == 1 else "<Q")
-        return self.count("the number of tensors"), self.count("the number of pairs")
-
-    def take(self, nbytes: int, what: str) -> bytes:
-        """The next `nbytes`. The caller has a limit for them."""
-        stop = self._pos + nbytes
-        if stop > len(self._window):
-            self._refill(nbytes, what)
-            stop = nbytes
-        start, self._pos = self._pos, stop
-        return self._window[start:stop]
-
-    def skip(self, nbytes: int, what: str) -> None:
-        """Goes over `nbytes` without reading them."""
-        self.check(nbytes, what)
-        self._pos += nbytes
-
-    def back(self, offset: int) -> None:
-        """Goes back to `offset`."""
-        if offset < self._base:
-            self._base, self._window = offset, b""
-        self._pos = offset - self._base
-
-    def check(self, nbytes: int, what: str) -> None:
-        """FormatError unless `nbytes` more can follow."""
-        left = self._end - self.offset
-        if nbytes > left:
-            bound = "the file's end" if self._end == self.source.size else f"byte {self._end}, where headers end"
-            self.fail(f"{what} claims {nbytes} bytes", self.offset, f"at most {left} up to {bound}")
-
-    def u32(self, what: str) -> int:
-        """A u32."""
-        return int.from_bytes(self.take(4, what), "little")
-
-    def count(self, what: str) -> int:
-        """A count."""
-        return int.from_bytes(self.take(self._count.size, what), "little")
-
-    def text(self, limit: int, what: str) -> str:
-        """A string of at most `limit` bytes, which has to be UTF-8."""
-        at, nbytes = self.offset, self.count(f"{what}'s length")
-        if nbytes > limit:
-            self.fail(f"{what} of {nbytes} bytes", at, f"at most {limit}")
-        try:
-            return self.take(nbytes, what).decode()
-        except UnicodeDecodeError as exc:
-            offset = at + self._count.size + exc.start
-            expected = "UTF-8"
-            raise FormatError(f"{what} is no UTF-8", path=self.source.path, offset=offset, expected=expected) from exc
-
-    def skip_strings(self, count: int) -> None:
-        """Goes over `count` strings: hundreds of thousands in a vocabulary."""
-        width, length = self._count.size, self._count.unpack_from
-        self.check(count * width, f"an array of {count} strings")
-        while count:
-            if self._pos + width > len(self._window):
-                self._refill(width, "a string's length")
-            window, last = self._window, len(self._window) - width
-            start = pos = self._pos
-            while count and pos <= last:
-                start, pos = pos, pos + width + length(window, pos)[0]
-                count -= 1
-            self._pos = start
-            self.skip(pos - start, "a string")
-
-    def fail(self, message: str, offset: int, expected: str) -> NoReturn:
-        """Raises FormatError about what stands at `offset`."""
-        raise FormatError(message, path=self.source.path, tensor=self.tensor, offset=offset, expected=expected)
-
-    def _unsupported(self, message: str, expected: str) -> NoReturn:
-        raise UnsupportedFormat(message, path=self.source.path, offset=len(MAGIC), expected=expected)
-
-    def _refill(self, nbytes: int, what: str) -> None:
-        self.check(nbytes, what)
-        at = self.offset
-        self._window = bytes(read(self.source, at, max(nbytes, min(_READ_AHEAD, self._end - at))))
-        self._base, self._pos = at, 0
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    blocks: str
 
 
 class _Info(NamedTuple):
     at: int
     name: str
-    kind: int
-    shape: tuple[int, ...]
+    form: _Form
     offset: int
 
 
 class _Walk:
     """Pairs and infos; `metadata` and `alignment` hold what the pairs said."""
 
-    def __init__(self, cursor: _Cursor) -> None:
+    def __init__(self, cursor: Cursor) -> None:
         self.metadata: dict[str, str] = {}
         self.alignment = DEFAULT_ALIGNMENT
         self._cursor = cursor
@@ -304,17 +196,16 @@ class _Walk:
         if count > MAX_TENSORS:
             cursor.fail(f"{count} tensors", cursor.offset, f"at most {MAX_TENSORS}")
         seen: set[str] = set()
-        shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
-        return [self._info(seen, shapes) for _ in range(count)]
+        forms: dict[bytes, _Form] = {}
+        return [self._info(seen, forms) for _ in range(count)]
 
     def _pair(self) -> None:
         cursor, at = self._cursor, self._cursor.offset
-        key = cursor.text(MAX_KEY_BYTES, "a key")
+        key, kind = cursor.text_and_u32(MAX_KEY_BYTES, "a key")
         if key in self.metadata:
             cursor.fail(f"key {brief(key)} is listed twice", at, "each key once")
         if parse_type_key(key) is not None:
             cursor.fail(f"key {brief(key)} is one that mapcell uses itself", at, "another key")
-        kind = cursor.u32("a value's type")
         if key == ALIGNMENT_KEY:
             self._check_alignment(kind)
         self.metadata[key] = text = self._value(kind)
@@ -392,68 +283,64 @@ class _Walk:
             self._cursor.fail(f"there is no type {kind}", at, f"a type from 0 to {max(_TYPES)}")
         return _TYPES[kind][1]
 
-    def _info(self, seen: set[str], shapes: dict[tuple[int, ...], tuple[int, ...]]) -> _Info:
+    def _info(self, seen: set[str], forms: dict[bytes, _Form]) -> _Info:
         cursor, at = self._cursor, self._cursor.offset
         cursor.tensor = None
-        name = cursor.tensor = cursor.text(MAX_NAME_BYTES, "a name")
+        name, rank = cursor.text_and_u32(MAX_NAME_BYTES, "a name")
+        cursor.tensor = name
         if fault := name_fault(name):
             cursor.fail(fault.message, at, fault.expected)
         if name in seen:
             cursor.fail("is listed twice", at, "each name once")
         seen.add(name)
-        rank = cursor.u32("its number of dimensions")
         if rank > MAX_RANK:
             cursor.fail(f"{rank} dimensions", at, f"at most {MAX_RANK}")
         raw = cursor.take(rank * cursor.count_bytes + 12, "its dimensions, type and offset")
-        *dims, kind, offset = struct.unpack(f"<{rank}{cursor.count_code}IQ", raw)
-        shape = shapes.get(tuple(dims))
-        if shape is None:
-            if fault := shape_fault(dims):
-                cursor.fail(fault.message, at, fault.expected)
-            shape = shapes[tuple(dims)] = tuple(reversed(dims))
-        return _Info(at, name, kind, shape, offset)
+        # A model has few different shapes, each many times.
+        form = forms.get(raw[:-8])
+        if form is None:
+            form = forms[raw[:-8]] = self._form(raw[:-8], rank, at)
+        return _Info(at, name, form, int.from_bytes(raw[-8:], "little"))
 
-
-class _Placing:
-    """Where the tensors' bytes lie, which follow one another from `start`."""
-
-    def __init__(self, source: ByteSource, start: int, alignment: int) -> None:
-        self._source, self._start, self._alignment = source, start, alignment
-
-    def run(self, infos: list[_Info]) -> tuple[SourceTensor, ...]:
-        """The tensors in order. FormatError at the first that is not where it has to be."""
-        position = 0
-        tensors = []
-        for info in infos:
-            dtype, shape = self._kind(info)
-            nbytes = prod(shape) * ITEMSIZE[dtype]
-            if info.offset != position:
-                self._fail(info, f"its bytes begin at {info.offset}", f"{position}, where the tensor before it ends")
-            offset = self._start + position
-            if nbytes and offset + nbytes > self._source.size:
-                self._fail(info, "the file ends before its tensors do", f"at least {offset + nbytes} bytes")
-            extents = (Extent(0, offset, nbytes),) if nbytes else ()
-            tensors.append(SourceTensor(info.name, dtype, shape, extents))
-            position = align(position + nbytes, self._alignment)
-        return tuple(tensors)
-
-    def _kind(self, info: _Info) -> tuple[str, tuple[int, ...]]:
-        if info.kind in DTYPES:
-            return DTYPES[info.kind], info.shape
-        if info.kind not in QUANTISED:
-            known = ", ".join([*DTYPES.values(), *(blocks.name for blocks in QUANTISED.values())])
-            message = f"tensor type {info.kind}"
-            raise UnsupportedFormat(
-                message, path=self._source.path, tensor=info.name, offset=info.at, expected=f"one of {known}"
-            )
-        name, elements, nbytes = QUANTISED[info.kind]
-        row = info.shape[-1] if info.shape else 1
+    def _form(self, raw: bytes, rank: int, at: int) -> _Form:
+        cursor, width = self._cursor, self._cursor.count_bytes
+        dims = [int.from_bytes(raw[start : start + width], "little") for start in range(0, rank * width, width)]
+        kind = int.from_bytes(raw[rank * width :], "little")
+        if fault := shape_fault(dims):
+            cursor.fail(fault.message, at, fault.expected)
+        shape = tuple(reversed(dims))
+        if kind in DTYPES:
+            return _Form(DTYPES[kind], shape, prod(shape) * ITEMSIZE[DTYPES[kind]], "")
+        if kind not in QUANTISED:
+            self._unknown(kind, at)
+        name, elements, nbytes = QUANTISED[kind]
+        row = shape[-1] if shape else 1
         if row % elements:
-            self._fail(info, f"a row of {row} weights in {name}", f"a multiple of {elements}")
-        return "U8", (*info.shape[:-1], row // elements * nbytes)
+            cursor.fail(f"a row of {row} weights in {name}", at, f"a multiple of {elements}")
+        shape = (*shape[:-1], row // elements * nbytes)
+        return _Form("U8", shape, prod(shape), name)
 
-    def _fail(self, info: _Info, message: str, expected: str) -> NoReturn:
-        raise FormatError(message, path=self._source.path, tensor=info.name, offset=info.at, expected=expected)
+    def _unknown(self, kind: int, at: int) -> NoReturn:
+        path, tensor = self._cursor.source.path, self._cursor.tensor
+        known = ", ".join([*DTYPES.values(), *(blocks.name for blocks in QUANTISED.values())])
+        raise UnsupportedFormat(f"tensor type {kind}", path=path, tensor=tensor, offset=at, expected=f"one of {known}")
+
+
+def _place(infos: list[_Info], source: ByteSource, start: int, alignment: int) -> tuple[SourceTensor, ...]:
+    """The tensors, whose bytes have to follow one another from `start`, each at a multiple of `alignment`."""
+    position = 0
+    tensors = []
+    for at, name, (dtype, shape, nbytes, _), offset in infos:
+        if offset != position:
+            message, expected = f"its bytes begin at {offset}", f"{position}, where the tensor before it ends"
+            raise FormatError(message, path=source.path, tensor=name, offset=at, expected=expected)
+        begin = start + position
+        if nbytes and begin + nbytes > source.size:
+            message, expected = "the file ends before its tensors do", f"at least {begin + nbytes} bytes"
+            raise FormatError(message, path=source.path, tensor=name, offset=at, expected=expected)
+        tensors.append(SourceTensor(name, dtype, shape, (Extent(0, begin, nbytes),) if nbytes else ()))
+        position = align(position + nbytes, alignment)
+    return tuple(tensors)
 
 
 def _shortest(value: float) -> float:

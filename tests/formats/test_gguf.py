@@ -21,6 +21,7 @@ from mapcell_formats.detect import read_checkpoint
 from mapcell_formats.dtypes import numpy_dtype
 from mapcell_formats.errors import FormatError, UnsupportedFormat
 from mapcell_formats.gguf import READER, parse_type_key, type_key
+from mapcell_formats.gguf_cursor import VERSIONS
 from mapcell_formats.source import FileSource, read
 
 RNG = np.random.default_rng(7)
@@ -144,7 +145,7 @@ def test_every_type_of_value(case: str) -> None:
     assert parsed(hand.gguf_file(pairs)).metadata == {"k": text, "after": "sound"}
 
 
-@pytest.mark.parametrize("version", reader.VERSIONS)
+@pytest.mark.parametrize("version", VERSIONS)
 def test_every_version(version: int) -> None:
     """Counts and dims take 32 bits in version 1 and 64 from then on."""
     checkpoint = parsed(hand.small(version))
