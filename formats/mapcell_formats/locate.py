@@ -146,7 +146,7 @@ def _parts(path: str, names: Sequence[str]) -> list[str]:
     """The one name, or all of `names` when they are the parts 1 to n of one checkpoint."""
     found = [match for match in map(_PART.fullmatch, names) if match]
     families = {(match[1], match[3], match[4]) for match in found}
-    if len(names) == 1 or len(found) < len(names) or len(families) > 1:
+    if len(found) < len(names) or len(families) > 1:
         return [_only(path, names)]
     stem, count, suffix = families.pop()
     total, numbers = int(count), {int(match[2]) for match in found}

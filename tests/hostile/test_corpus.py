@@ -4,46 +4,65 @@ from __future__ import annotations
 
 import os
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from mapcell_formats import gguf, mindspore_ckpt, safetensors
-from mapcell_formats.checkpoint import Reader
 from mapcell_formats.detect import read_checkpoint
 from mapcell_formats.errors import FormatError
+from mapcell_formats.index import parse_index
 from mapcell_formats.source import ByteSource, FileSource
 
-from . import corpus_ckpt, corpus_gguf, corpus_safetensors
+from . import corpus_ckpt, corpus_gguf, corpus_index, corpus_safetensors
 from .building import PATH, Case
 
 PEAK_BYTES = 64 * 1024 * 1024
 
-
-def _all() -> Iterator[tuple[Reader, Case]]:
-    for case in chain(corpus_safetensors.cases(), corpus_safetensors.truncations()):
-        yield safetensors.READER, case
-    for case in chain(corpus_ckpt.cases(), corpus_ckpt.truncations()):
-        yield mindspore_ckpt.READER, case
-    for case in chain(corpus_gguf.cases(), corpus_gguf.truncations()):
-        yield gguf.READER, case
+Parse = Callable[[ByteSource], object]
 
 
-ALL = [pytest.param(reader, case, id=f"{reader.format}: {case.label}") for reader, case in _all()]
+class Corpus(Protocol):
+    """A module of broken files."""
+
+    @property
+    def cases(self) -> Callable[[], Iterator[Case]]: ...
+
+    @property
+    def truncations(self) -> Callable[[], Iterator[Case]]: ...
 
 
-def _refused(reader: Reader, source: ByteSource) -> FormatError:
+# What a corpus is for, the corpus, and what has to refuse its cases.
+KINDS: dict[str, tuple[Corpus, Parse]] = {
+    "safetensors": (corpus_safetensors, safetensors.READER.parse),
+    "mindspore": (corpus_ckpt, mindspore_ckpt.READER.parse),
+    "gguf": (corpus_gguf, gguf.READER.parse),
+    "index": (corpus_index, parse_index),
+}
+
+
+def _all() -> Iterator[tuple[str, Case]]:
+    for kind, (corpus, _) in KINDS.items():
+        for case in chain(corpus.cases(), corpus.truncations()):
+            yield kind, case
+
+
+ALL = [pytest.param(kind, case, id=f"{kind}: {case.label}") for kind, case in _all()]
+
+
+def _refused(kind: str, source: ByteSource) -> FormatError:
     with pytest.raises(FormatError) as caught:
-        reader.parse(source)
+        KINDS[kind][1](source)
     return caught.value
 
 
-@pytest.mark.parametrize(("reader", "case"), ALL)
-def test_is_refused(reader: Reader, case: Case) -> None:
+@pytest.mark.parametrize(("kind", "case"), ALL)
+def test_is_refused(kind: str, case: Case) -> None:
     """Every broken file gets a FormatError that names file and offset and says what is wrong."""
-    error = _refused(reader, case.source())
+    error = _refused(kind, case.source())
     assert error.path == PATH
     assert error.offset is not None
     assert 0 <= error.offset <= case.source().size
@@ -52,8 +71,8 @@ def test_is_refused(reader: Reader, case: Case) -> None:
     assert len(str(error)) < 1000
 
 
-@pytest.mark.parametrize(("reader", "case"), ALL)
-def test_detection_lets_nothing_through(reader: Reader, case: Case) -> None:
+@pytest.mark.parametrize(("kind", "case"), ALL)
+def test_detection_lets_nothing_through(kind: str, case: Case) -> None:
     """Read without being told the format, every broken file is refused all the same."""
     with pytest.raises(FormatError) as caught:
         read_checkpoint([case.source()])
@@ -62,10 +81,10 @@ def test_detection_lets_nothing_through(reader: Reader, case: Case) -> None:
 
 def test_memory_stays_bounded() -> None:
     """No broken file makes its reader allocate more than 64 MiB and ten times what it holds."""
-    for reader, case in _all():
+    for kind, case in _all():
         source = case.source()
         tracemalloc.start()
-        _refused(reader, source)
+        _refused(kind, source)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < PEAK_BYTES, case.label
@@ -85,16 +104,16 @@ def test_no_descriptor_is_left(tmp_path: Path) -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
-@pytest.mark.parametrize(
-    ("reader", "data"),
-    [
-        (safetensors.READER, corpus_safetensors.SMALL),
-        (mindspore_ckpt.READER, corpus_ckpt.SMALL),
-        (gguf.READER, corpus_gguf.SMALL),
-        (gguf.READER, corpus_gguf.small(version=1)),
-    ],
-    ids=["safetensors", "ckpt", "gguf", "gguf 1"],
-)
-def test_the_uncut_files_are_sound(reader: Reader, data: bytes) -> None:
+SOUND = {
+    "safetensors": [corpus_safetensors.SMALL],
+    "mindspore": [corpus_ckpt.SMALL],
+    "gguf": [corpus_gguf.SMALL, corpus_gguf.small(version=1)],
+    "index": [corpus_index.SMALL],
+}
+
+
+@pytest.mark.parametrize("kind", SOUND)
+def test_the_uncut_files_are_sound(kind: str) -> None:
     """The files that the truncations cut are read when whole, so that each cut is what breaks them."""
-    assert reader.parse(Case("whole", data, "").source()).tensors[0].shape[0] == 2
+    for data in SOUND[kind]:
+        assert KINDS[kind][1](Case("whole", data, "").source())
