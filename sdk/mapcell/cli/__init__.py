@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -27,7 +26,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "status": ("mapcell.cli.daemon:status", "Show the daemon: memory, budget, what is being loaded."),
     "inspect": ("mapcell.cli.files:inspect", "Show what is in a checkpoint file; needs no daemon."),
     "serve": ("mapcell.cli.daemon:serve", "Run the daemon in the foreground, as mapcelld does."),
-    "demo": ("mapcell.demo.command:demo", "MiniLM in several workers: private copies, mmap and mapcell side by side."),
+    "demo": ("mapcell.demo.command:demo", "Measure a real model in several workers, shared and not."),
 }
 
 EPILOG = """\b
@@ -55,11 +54,11 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands' names, in the order of the help."""
-        return [name for name in COMMANDS if _exists(name)]
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, imported; None when there is none of that name."""
-        if cmd_name not in COMMANDS or not _exists(cmd_name):
+        if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(module), attribute)
@@ -76,11 +75,6 @@ class LazyGroup(click.Group):
         """Writes the commands' lines from the table."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
-
-
-def _exists(name: str) -> bool:
-    package = COMMANDS[name][0].partition(":")[0].rpartition(".")[0]
-    return find_spec(package) is not None
 
 
 @click.group(

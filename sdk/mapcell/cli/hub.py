@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from mapcell_formats.errors import NotFound, UnsupportedFormat
+from mapcell_formats.errors import NotFound
 
 WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -32,7 +32,7 @@ def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
 def find(name: str, cache: Path) -> Path | None:
     """The weights of the repository `name` at the revision "main", None when the cache holds no such repository.
 
-    NotFound when it holds no revision or no weights of it, UnsupportedFormat when they are cut into shards.
+    One file, or the index of several. NotFound when the cache holds no revision or no weights of it.
     """
     if not _REPOSITORY.fullmatch(name):
         return None
@@ -40,12 +40,9 @@ def find(name: str, cache: Path) -> Path | None:
     if not repository.is_dir():
         return None
     snapshot = _snapshot(repository, name)
-    if (snapshot / WEIGHTS).exists():
-        return snapshot / WEIGHTS
-    if (snapshot / _INDEX).exists():
-        raise UnsupportedFormat(
-            "is cut into shards; join them in one file, or attach each shard by its path", path=str(snapshot / _INDEX)
-        )
+    for weights in (WEIGHTS, _INDEX):
+        if (snapshot / weights).exists():
+            return snapshot / weights
     raise NotFound(
         f"{name} is in the Hugging Face cache without {WEIGHTS} ({snapshot}); give the path of the file that you want",
         path=str(snapshot),

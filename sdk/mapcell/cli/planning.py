@@ -61,10 +61,12 @@ def predict(
     target: File, wish: Wish, checkpoint: Checkpoint, figures: Status, rows: Iterable[ModelRow], available: int
 ) -> Forecast:
     """What loading `checkpoint` would do beside the models in `rows`, on a host with `available` bytes to give."""
+    from mapcell_formats.gguf_dequantise import dequantised
     from mapcell_formats.layout import plan
 
+    staged = dequantised(checkpoint) if wish.dtype else checkpoint
     obstacle = checkpoint.obstacle() if not wish.dtype else f"its floating tensors are to be cast to {wish.dtype}"
-    needed = plan(checkpoint.tensors, wish.dtype or None).nbytes
+    needed = plan(staged.tensors, wish.dtype or None).nbytes
     held = {r.version: r.nbytes for r in rows if r.residence == "sealed" and r.state == "READY"}
     kept = {r.version for r in rows if r.leases or r.pinned}
     evictable = sum(nbytes for version, nbytes in held.items() if version not in kept)

@@ -18,6 +18,8 @@ from .asking import ask
 _ANONYMOUS = frozenset(
     {"model", "pytorch_model", "diffusion_pytorch_model", "adapter_model", "weights", "checkpoint", "consolidated"}
 )
+# Only these: a folder's name may hold dots as well.
+_SUFFIX = re.compile(r"\.(safetensors|bin|ckpt|pt|pth|gguf|npz|npy|h5)(\.index\.json)?$|\.json$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,9 @@ def default_name(path: Path) -> str:
     """
     if repository := hub.repository_of(path):
         return repository
-    stem = path.parent.name if path.stem in _ANONYMOUS and path.parent.name else path.stem
+    stem = _SUFFIX.sub("", path.name)
+    if stem in _ANONYMOUS and path.parent.name:
+        stem = path.parent.name
     clean = "".join(c if _may_name(c) else "-" for c in stem)
     return re.sub(r"-+", "-", clean).strip("-").lstrip(".~-") or "model"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mapcell.cli import hub
-from mapcell_formats.errors import MapcellError, NotFound, UnsupportedFormat
+from mapcell_formats.errors import NotFound
 
 REVISION = "8b3219a92973c328a8e22fadcfa821b5dc75636a"
 
@@ -51,6 +51,14 @@ def test_finds_main(name: str, tmp_path: Path) -> None:
     assert hub.find(name, tmp_path) == snapshot / "model.safetensors"
 
 
+def test_finds_an_index(tmp_path: Path) -> None:
+    """Weights in several files are found by their index, and one file comes before it."""
+    index = cached(tmp_path, "org/m", {"model.safetensors.index.json": "{}"}) / "model.safetensors.index.json"
+    assert hub.find("org/m", tmp_path) == index
+    (index.parent / "model.safetensors").write_text("x")
+    assert hub.find("org/m", tmp_path) == index.parent / "model.safetensors"
+
+
 def test_only_revision(tmp_path: Path) -> None:
     """Without refs/main the one revision that is there will do."""
     snapshot = cached(tmp_path, "org/m", {"model.safetensors": "x"}, main=None)
@@ -65,22 +73,19 @@ def test_finds_nothing(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "main", "error", "word"),
+    ("files", "main", "word"),
     [
-        ({"config.json": "{}"}, REVISION, NotFound, "without model.safetensors"),
-        ({"model.safetensors.index.json": "{}"}, REVISION, UnsupportedFormat, "shards"),
-        ({}, "../../../etc", NotFound, "2 revisions"),
-        ({}, None, NotFound, "2 revisions"),
+        ({"config.json": "{}"}, REVISION, "without model.safetensors"),
+        ({}, "../../../etc", "2 revisions"),
+        ({}, None, "2 revisions"),
     ],
 )
-def test_refusals(
-    files: dict[str, str], main: str | None, error: type[MapcellError], word: str, tmp_path: Path
-) -> None:
+def test_refusals(files: dict[str, str], main: str | None, word: str, tmp_path: Path) -> None:
     """A cached repository that cannot be loaded is refused with what to do instead."""
     cached(tmp_path, "org/m", files, main=main)
     if main != REVISION:
         cached(tmp_path, "org/m", {}, revision="1" * 40, main=main)
-    with pytest.raises(error, match=word):
+    with pytest.raises(NotFound, match=word):
         hub.find("org/m", tmp_path)
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zmq
 
+from mapcell.cli import COMMANDS
+from support.checkpoints import write_safetensors
 from support.daemon import DaemonProcess
 
 from .conftest import Cli
@@ -94,6 +98,15 @@ def test_help_is_complete(cli: Cli) -> None:
     assert max(map(len, out.splitlines())) <= 100
 
 
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "serve"])
+def test_every_command_has_help(command: str, cli: Cli) -> None:
+    """Every command in the table exists and explains itself, and each that prints something has --json."""
+    ran = cli(command, "--help")
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out.startswith(f"Usage: mapcell {command} ")
+    assert "--json" in ran.out
+
+
 def test_help_imports_little() -> None:
     """The help costs no import of what only commands need."""
     code = (
@@ -120,10 +133,8 @@ def test_interrupt(folder: Path) -> None:
     assert (process.returncode, out, err.strip()) == (130, b"", b"")
 
 
-def silent_listener(folder: Path):  # type: ignore[no-untyped-def]
+def silent_listener(folder: Path) -> socket.socket:
     """A handle channel that accepts and says nothing."""
-    import socket
-
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(f"{folder}/handles.sock")
     listener.listen()
@@ -133,10 +144,6 @@ def silent_listener(folder: Path):  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("arguments", [["--json"], ["--all"]])
 def test_reader_that_leaves(arguments: list[str], tmp_path: Path) -> None:
     """A pipe that is closed while the command writes, or before its last flush, ends it quietly."""
-    import numpy as np
-
-    from support.checkpoints import write_safetensors
-
     path = write_safetensors(tmp_path / "m.safetensors", {f"t{i}": np.zeros(1) for i in range(5000)})
     read, write = os.pipe()
     with start("inspect", str(path), *arguments, stdout=write) as process:
