@@ -12,9 +12,11 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 
+from mapcell_formats import locate
 from mapcell_formats.errors import AccessDenied, FormatError, NotFound, ProtocolError, StagingFailed
 from mapcell_formats.messages import MAX_DESCRIPTORS, MAX_HANDLE_BYTES
 from mapcell_formats.source import FileSource
@@ -68,18 +70,43 @@ def receive_offer(connection: socket.socket, paths: Sequence[str]) -> list[FileS
 
 
 def open_configured(paths: Sequence[str], roots: Sequence[str]) -> list[FileSource]:
-    """The files that the operator named, opened beneath one of `roots`. The caller owns the sources.
+    """The files of what the operator named, opened beneath one of `roots`. The caller owns the sources.
 
-    Symbolic links are followed as long as they stay beneath the root. NotFound, AccessDenied or FormatError else.
+    A path leads to a file, a folder or an index (`locate`). Symbolic links are followed as long as they stay beneath
+    the root. NotFound, AccessDenied or FormatError else.
     """
     sources: list[FileSource] = []
     try:
         for path in paths:
-            sources.append(FileSource(_open_beneath(path, roots), path))
+            sources += _open_named(path, roots)
     except BaseException:
         close_sources(sources)
         raise
     return sources
+
+
+@dataclass(frozen=True, slots=True)
+class _FolderBeneath:
+    """A folder beneath one of `roots`, whose files are opened as `_open_beneath` does."""
+
+    path: str
+    roots: Sequence[str]
+
+    def names(self) -> Iterable[str]:
+        with channel.owned([_open_beneath(self.path, self.roots)]) as (fd,):
+            return os.listdir(fd)
+
+    def open(self, name: str) -> FileSource:
+        path = str(PurePath(self.path, name))
+        return FileSource(_open_beneath(path, self.roots), path)
+
+
+def _open_named(path: str, roots: Sequence[str]) -> list[FileSource]:
+    fd = _open_beneath(path, roots)
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        os.close(fd)
+        return locate.open_folder(_FolderBeneath(path, roots))
+    return locate.with_neighbours(FileSource(fd, path), _FolderBeneath(str(PurePath(path).parent), roots))
 
 
 def close_sources(sources: Sequence[FileSource]) -> None:

@@ -20,6 +20,7 @@ from mapcell_formats.dtypes import ITEMSIZE, numpy_dtype
 from mapcell_formats.errors import AccessDenied, NotFound
 from mapcell_formats.gguf_dequantise import dequantised
 from mapcell_formats.layout import cast_dtype
+from mapcell_formats.locate import open_path
 from mapcell_formats.manifest import Description, Manifest, TensorEntry, encode_manifest
 from mapcell_formats.source import ByteSource, FileSource
 
@@ -102,9 +103,12 @@ def _entry(tensor: SourceTensor, dtype: str | None) -> TensorEntry:
 
 
 def open_sources(path: str) -> list[FileSource]:
-    """The files of the checkpoint at `path`. NotFound or AccessDenied when it cannot be opened."""
+    """The files of the checkpoint at `path`: a file, a folder or an index; the caller owns them.
+
+    NotFound or AccessDenied when it cannot be opened, FormatError as `locate.open_path` raises it.
+    """
     try:
-        return [FileSource.open(path)]
+        return open_path(path)
     except FileNotFoundError as exc:
         raise NotFound(f"{path}: no such file; give the path of a checkpoint", path=path) from exc
     except PermissionError as exc:
