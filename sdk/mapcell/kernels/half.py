@@ -21,7 +21,7 @@ R = TypeVar("R")
 def in_float32(kernel: Callable[P, R]) -> Callable[P, R]:
     """Shows `kernel` Float32 in place of low-precision arrays; rounds its Float32 results to the first one's dtype.
 
-    Results are arrays, also of shape (), and nothing warns of overflow or NaN.
+    Arrays in tuples count too. Results are arrays, also of shape (), and nothing warns of overflow or NaN.
     """
 
     @wraps(kernel)
@@ -40,13 +40,18 @@ def in_float32(kernel: Callable[P, R]) -> Callable[P, R]:
 
 def _first_low(values: Iterable[object]) -> DType | None:
     for value in values:
-        if isinstance(value, np.ndarray) and is_low_precision(value.dtype):
+        if isinstance(value, np.ndarray):
             dtype: DType = value.dtype
-            return dtype
+            if is_low_precision(dtype):
+                return dtype
+        elif isinstance(value, tuple) and (inner := _first_low(value)) is not None:
+            return inner
     return None
 
 
 def _widened(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_widened(item) for item in value)
     if isinstance(value, np.ndarray) and is_low_precision(value.dtype):
         return value.astype(FLOAT32)
     return value

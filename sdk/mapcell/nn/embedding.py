@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import ops
 from ..common.dtype import Type, float32
-from ..common.initializer import Normal, initializer
+from ..common.initializer import Initializer, Normal, initializer
 from ..common.parameter import Parameter
 from ..common.tensor import Tensor, unwrap, wrap
 from ..kernels.promotion import Array
@@ -19,7 +19,22 @@ from .cell import Cell
 from .checks import boolean, integer, positive
 
 
+class _WithZeros(Initializer):
+    """Another initializer's values, but zeros in one row."""
+
+    def __init__(self, initializer: Initializer, row: int) -> None:
+        super().__init__(initializer=initializer, row=row)
+        self._inner, self._row = initializer, row
+
+    def _initialize(self, arr: Array) -> None:
+        self._inner(arr)
+        arr[self._row] = 0
+
+
 def _zeroed(table: Tensor, row: int) -> Tensor:
+    """`table` with zeros in one row; it stays without elements if it has none yet."""
+    if table.has_init:
+        return initializer(_WithZeros(table.init, row), table.shape, table.dtype)
     values: Array = unwrap(table).copy()
     values[row] = 0
     return wrap(values)
