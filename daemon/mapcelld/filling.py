@@ -8,20 +8,16 @@ measured faster than copying into a map (2.4 against 1.4 GB/s), and leaves nothi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
 
 from mapcell_formats.checkpoint import SourceTensor
-from mapcell_formats.dtypes import ITEMSIZE, numpy_dtype
 from mapcell_formats.manifest import TensorEntry
+from mapcell_formats.pieces import PIECE_BYTES, cast, pieces
 from mapcell_formats.source import ByteSource
 
-# Fits the second-level cache of a core together with its destination, so that hashing reads from there; larger
-# pieces measured slower, smaller ones pay for their system calls.
-CHUNK_BYTES = 1 << 20
 MAX_THREADS = 4
 
 
@@ -71,7 +67,7 @@ def fill(
     digests: list[bytes] = [b""] * len(tensors)
 
     def work(start: int) -> None:
-        buffer = bytearray(CHUNK_BYTES)
+        buffer = bytearray(PIECE_BYTES)
         for number in order[start::workers]:
             digests[number] = _fill_one(sink, sources, tensors[number], entries[number], buffer, counter)
 
@@ -92,34 +88,10 @@ def _fill_one(
     from blake3 import blake3
 
     hasher, offset = blake3(), entry.offset
-    for piece in _pieces(sources, tensor, buffer):
-        data = piece if entry.dtype == tensor.dtype else _cast(piece, tensor.dtype, entry.dtype)
+    for piece in pieces(sources, tensor, buffer):
+        data = cast(piece, tensor.dtype, entry.dtype)
         hasher.update(data)
         sink(offset, data)
         offset += len(data)
         counter.add(len(piece))
     return hasher.digest()
-
-
-def _pieces(sources: Sequence[ByteSource], tensor: SourceTensor, buffer: bytearray) -> Iterator[memoryview]:
-    """The tensor's bytes in order, in pieces of whole elements, each valid until the next."""
-    view, room = memoryview(buffer), len(buffer) // ITEMSIZE[tensor.dtype] * ITEMSIZE[tensor.dtype]
-    held = 0
-    for extent in tensor.extents:
-        offset, end = extent.offset, extent.offset + extent.nbytes
-        while offset < end:
-            take = min(room - held, end - offset)
-            sources[extent.source].read_into(offset, view[held : held + take])
-            offset, held = offset + take, held + take
-            if held == room:
-                yield view[:held]
-                held = 0
-    if held:
-        yield view[:held]
-
-
-def _cast(data: memoryview, dtype: str, target: str) -> memoryview:
-    import numpy as np
-
-    array: np.ndarray[Any, np.dtype[Any]] = np.frombuffer(data, numpy_dtype(dtype)).astype(numpy_dtype(target))
-    return array.view(np.uint8).data

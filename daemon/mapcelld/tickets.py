@@ -44,7 +44,7 @@ class Tickets(Generic[T]):
         issued = self._issued.get(ticket)
         # One answer for all: which tickets exist is nobody's business.
         if issued is None or issued.uid != uid or issued.until < now:
-            raise ProtocolError("this ticket is unknown, used or too old; ask for a new one")
+            raise ProtocolError("this ticket is unknown, used or too old; ask for a new one", ticket="stale")
         self._forget(ticket)
         return issued.right
 

@@ -12,6 +12,9 @@ from mapcell_formats.errors import DaemonUnavailable, NotFound
 from .mapping import Mode
 from .weights import Weights
 
+# With daemon="auto", a daemon that was there and does not come back for this long is done without.
+_PATIENCE_SECONDS = 5.0
+
 DaemonChoice = Literal["auto", "require", "never"]
 
 
@@ -92,7 +95,10 @@ def _attach_path(
         from .daemon_backend import attach_path
 
         try:
-            return attach_path(path, dtype=dtype, keys=keys, prefix=prefix, mode=mode, timeout=timeout)
+            patience = timeout if choice == "require" else _PATIENCE_SECONDS
+            return attach_path(
+                path, dtype=dtype, keys=keys, prefix=prefix, mode=mode, timeout=timeout, patience=patience
+            )
         except DaemonUnavailable:
             if choice == "require":
                 raise

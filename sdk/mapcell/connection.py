@@ -26,6 +26,7 @@ HANDLES = "handles.sock"
 # After a restart the daemon has forgotten what it was asked: a question without an answer is put again.
 _ASK_AGAIN_SECONDS = 1.0
 _RECONNECT_MS = 10
+_LOOK_AGAIN_SECONDS = 0.02
 
 
 def runtime_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
@@ -35,24 +36,6 @@ def runtime_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
     session = environment.get("XDG_RUNTIME_DIR")
     user = [Path(session) / "mapcell"] if session else []
     return [*user, Path("/run/mapcell"), Path(f"/tmp/mapcell-{os.getuid()}")]
-
-
-class Lease:
-    """One lease: the connection that keeps it. Owns the descriptor; the lease ends when this object goes."""
-
-    __slots__ = ("_fd",)
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._fd = sock.detach()
-
-    def close(self) -> None:
-        """Ends the lease. A second call does nothing."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def __del__(self) -> None:
-        self.close()
 
 
 class ControlClient:
@@ -114,21 +97,33 @@ class Connections:
         self._lock = Lock()
         self._pid = os.getpid()
 
-    def client(self) -> ControlClient:
-        """The connection to the first daemon that answers. DaemonUnavailable says where it was sought."""
+    def client(self, until: float = 0.0) -> ControlClient:
+        """The connection to the first daemon that answers. DaemonUnavailable says where it was sought.
+
+        A daemon that this process spoke with before is waited for until `until` (of time.monotonic): it restarts.
+        """
         folders = runtime_folders()
-        with self._lock:
-            self._forget_parents()
-            for folder in folders:
-                client = self._clients.get(folder)
-                if client is not None and (folder / HANDLES).exists():
-                    return client
-                if listens(folder):
-                    return self._clients.setdefault(folder, client or ControlClient(folder))
+        while True:
+            found, known = self._look(folders)
+            if found is not None:
+                return found
+            if not known or time.monotonic() + _LOOK_AGAIN_SECONDS >= until:
+                break
+            time.sleep(_LOOK_AGAIN_SECONDS)
         raise DaemonUnavailable(
             f"no mapcell daemon answers in {' or '.join(map(str, folders))}; start one with `mapcelld`, or set "
             "MAPCELL_RUNTIME to its folder"
         )
+
+    def _look(self, folders: list[Path]) -> tuple[ControlClient | None, bool]:
+        """The connection to a daemon that answers, and whether any of the folders had one before."""
+        with self._lock:
+            self._forget_parents()
+            for folder in folders:
+                client = self._clients.get(folder)
+                if (client is not None and (folder / HANDLES).exists()) or listens(folder):
+                    return self._clients.setdefault(folder, client or ControlClient(folder)), True
+            return None, any(folder in self._clients for folder in folders)
 
     def close(self) -> None:
         """Ends every connection; the next question makes new ones."""
@@ -152,6 +147,11 @@ class Connections:
 CONNECTIONS = Connections()
 os.register_at_fork(after_in_child=CONNECTIONS.after_fork)
 atexit.register(CONNECTIONS.close)
+
+
+def left(until: float) -> float:
+    """Seconds left until `until` (of time.monotonic), at least a hundredth."""
+    return max(until - time.monotonic(), 0.01)
 
 
 def listens(folder: Path) -> bool:

@@ -1,0 +1,180 @@
+"""Leases as a client has them: tickets redeemed for descriptors, connections kept, and told anew after a restart."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import TypeVar
+from weakref import WeakSet
+
+from mapcell_formats import messages, wire
+from mapcell_formats.errors import DaemonUnavailable, MapcellError, ProtocolError, StagingFailed
+from mapcell_formats.messages import Attach, Grant, Progress, Redeem, Refused, Ticket
+
+from .connection import HANDLES, ControlClient
+
+OnProgress = Callable[[Progress], None]
+T = TypeVar("T")
+
+# How long a lease's renewal may hold up the attach that noticed a restarted daemon.
+_RENEW_SECONDS = 1.0
+_RETRY_SECONDS = 0.02
+_LOOK_SECONDS = 0.2
+
+
+class Lease:
+    """One lease: the connection that keeps it. Owns the descriptor; the lease ends when this object goes."""
+
+    __slots__ = ("__weakref__", "_fd", "name")
+
+    def __init__(self, sock: socket.socket, name: str) -> None:
+        self._fd = sock.detach()
+        self.name = name
+        KEEPER.watch(self)
+
+    def fileno(self) -> int:
+        """The connection's descriptor, still owned by this object; -1 once closed."""
+        return self._fd
+
+    def replace(self, sock: socket.socket) -> None:
+        """Goes on with another connection, after the daemon that knew the first one was restarted."""
+        self.close()
+        self._fd = sock.detach()
+
+    def close(self) -> None:
+        """Ends the lease. A second call does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Keeper:
+    """Notices leases whose daemon went away, and tells the one that came back that they are still held.
+
+    The leases of this process only: what a child inherited its parent looks after.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._leases: WeakSet[Lease] = WeakSet()
+        self._looked = 0.0
+
+    def watch(self, lease: Lease) -> None:
+        """Looks out for the end of the lease's connection."""
+        with self._lock:
+            self._leases.add(lease)
+
+    def renew(self, client: ControlClient) -> None:
+        """Leases anew what was lost, as far as the daemon still has the version. Looks at most every 0.2 s."""
+        for lease in self._lost():
+            try:
+                ticket = client.ask(Attach(lease.name), _RENEW_SECONDS)
+                _, fds, sock = redeem(client, ticket, (), time.monotonic() + _RENEW_SECONDS, None)
+            except MapcellError:
+                # It is gone there: what is mapped here stays, and nobody is told.
+                lease.close()
+                continue
+            close_all(fds)
+            lease.replace(sock)
+
+    def after_fork(self) -> None:
+        """Forgets what the parent looks after."""
+        self._lock = Lock()
+        self._leases = WeakSet()
+
+    def _lost(self) -> list[Lease]:
+        with self._lock:
+            now = time.monotonic()
+            if now < self._looked + _LOOK_SECONDS:
+                return []
+            self._looked = now
+            held = {lease.fileno(): lease for lease in self._leases}
+        poll = select.poll()
+        for fd in held.keys() - {-1}:
+            poll.register(fd, select.POLLRDHUP)
+        return [held[fd] for fd, _ in poll.poll(0)]
+
+
+KEEPER = Keeper()
+os.register_at_fork(after_in_child=KEEPER.after_fork)
+
+
+def redeem(
+    client: ControlClient, ticket: Ticket, offer: Sequence[int], until: float, on_progress: OnProgress | None
+) -> tuple[Grant, list[int], socket.socket]:
+    """Redeems `ticket`, with an offer's descriptors: the grant, its descriptors and the connection, all the caller's.
+
+    Raises what the daemon refused with, StagingFailed after `until`, DaemonUnavailable when the daemon goes away.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        _send(sock, client.folder, ticket, offer)
+        while True:
+            message, fds = _receive(sock, client.folder, until)
+            if isinstance(message, Refused):
+                raise message.error()
+            if isinstance(message, Grant):
+                break
+            if on_progress is not None:
+                on_progress(message)
+        if len(fds) != 1 + len(message.segments):
+            close_all(fds)
+            raise ProtocolError(f"{len(fds)} descriptors came with a grant of {len(message.segments)} segments")
+    except BaseException:
+        sock.close()
+        raise
+    return message, fds, sock
+
+
+def persist(attempt: Callable[[], T], until: float) -> T:
+    """What `attempt` gives; put again while a daemon that was there restarts, until `until`."""
+    while True:
+        try:
+            return attempt()
+        except (DaemonUnavailable, ProtocolError) as exc:
+            restarted = isinstance(exc, DaemonUnavailable) or exc.details.get("ticket") == "stale"
+            if not restarted or time.monotonic() + _RETRY_SECONDS >= until:
+                raise
+        time.sleep(_RETRY_SECONDS)
+
+
+def close_all(fds: Sequence[int]) -> None:
+    """Closes every descriptor."""
+    for fd in fds:
+        os.close(fd)
+
+
+def _send(sock: socket.socket, folder: Path, ticket: Ticket, offer: Sequence[int]) -> None:
+    try:
+        sock.connect(str(folder / HANDLES))
+        socket.send_fds(sock, [wire.encode(Redeem(ticket.ticket))], list(offer))
+    except OSError as exc:
+        raise _gone(folder, exc.strerror) from exc
+
+
+def _receive(sock: socket.socket, folder: Path, until: float) -> tuple[Grant | Progress | Refused, list[int]]:
+    sock.settimeout(max(until - time.monotonic(), 0.001))
+    try:
+        payload, fds, _, _ = socket.recv_fds(
+            sock, messages.MAX_HANDLE_BYTES, messages.MAX_DESCRIPTORS + 1, socket.MSG_CMSG_CLOEXEC
+        )
+    except TimeoutError:
+        raise StagingFailed("not ready in time; give a longer timeout=, or load it beforehand") from None
+    except OSError as exc:
+        raise _gone(folder, exc.strerror) from exc
+    if not payload:
+        raise _gone(folder, "it ended")
+    _, message = wire.decode(payload, messages.HANDOUTS)
+    return message, list(fds)
+
+
+def _gone(folder: Path, why: str | None) -> DaemonUnavailable:
+    return DaemonUnavailable(f"the daemon at {folder} went away ({why}); see its log, or start it again")
