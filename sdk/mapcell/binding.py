@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mapcell_formats.errors import BindError
 from mapcell_formats.manifest import near
+from mapcell_formats.renaming import Rename, renamer
 
 from .common.parameter import Parameter
 from .fitting import dtype_fault, fitted, listed, shape_fault
@@ -18,7 +18,6 @@ from .storage import SharedView, Storage
 if TYPE_CHECKING:
     from .weights import Weights
 
-Rename = Callable[[str], str | None] | Mapping[str, str | None] | Sequence[tuple[str, str]]
 # Comparing a name with all others takes milliseconds: hints for the first ones are help enough.
 _HINTS = 10
 
@@ -61,7 +60,7 @@ def bind(
     """
     if not isinstance(net, Cell):
         raise TypeError(f"bind: 'net' has to be a Cell, not {type(net).__name__}")
-    plan = _plan(net, _storages(weights), strict, prefix, _renamer(rename))
+    plan = _plan(net, _storages(weights), strict, renamer(rename, prefix))
     if plan.faults or (strict and (plan.missing or plan.unexpected)):
         raise BindError(_explained(plan, strict))
     for parameter, storage in plan.bound:
@@ -77,20 +76,13 @@ def _storages(weights: Weights | Mapping[str, Any]) -> Iterable[tuple[str, Stora
 
 
 def _plan(
-    net: Cell,
-    storages: Iterable[tuple[str, Storage]],
-    strict: bool,
-    prefix: str,
-    rename: Callable[[str], str | None] | None,
+    net: Cell, storages: Iterable[tuple[str, Storage]], strict: bool, rename: Callable[[str], str | None]
 ) -> _Plan:
     plan = _Plan()
     by_name, by_path = _targets(net)
     sources: dict[int, str] = {}
     for source, storage in storages:
-        if not source.startswith(prefix):
-            continue
-        name = source[len(prefix) :] if prefix else source
-        renamed = name if rename is None else rename(name)
+        renamed = rename(source)
         if renamed is None:
             continue
         parameter = by_name.get(renamed, by_path.get(renamed))
@@ -130,23 +122,6 @@ def _fit(plan: _Plan, parameter: Parameter, source: str, storage: Storage, stric
         plan.faults.append(fault)
     else:
         plan.bound.append((parameter, fitted(storage, parameter)))
-
-
-def _renamer(rename: Rename | None) -> Callable[[str], str | None] | None:
-    if rename is None or callable(rename):
-        return rename
-    if isinstance(rename, Mapping):
-        return lambda name: rename.get(name, name)
-    if isinstance(rename, Sequence) and not isinstance(rename, str):
-        rules = [(re.compile(pattern), replacement) for pattern, replacement in rename]
-        return lambda name: _substituted(name, rules)
-    raise TypeError(f"bind: 'rename' is a function, a dict or a list of pairs, not {type(rename).__name__}")
-
-
-def _substituted(name: str, rules: list[tuple[re.Pattern[str], str]]) -> str:
-    for pattern, replacement in rules:
-        name = pattern.sub(replacement, name)
-    return name
 
 
 def _explained(plan: _Plan, strict: bool) -> str:
