@@ -37,8 +37,11 @@ def read(source: ByteSource, offset: int, nbytes: int) -> bytearray:
 class FileSource:
     """A regular file, read with pread. Owns its descriptor: close it, or use it as a context manager.
 
+    Weights that were never closed, and decrypted sources around this one, leave closing to the garbage collector.
     Raises FormatError when the descriptor is no regular file.
     """
+
+    _fd: int = -1
 
     def __init__(self, fd: int, path: str) -> None:
         info = os.fstat(fd)
@@ -79,6 +82,9 @@ class FileSource:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
 
     def __enter__(self) -> Self:
         return self
