@@ -61,11 +61,18 @@ class ProcessBacking:
 
     def close(self) -> None:
         """Closes the files and drops the copies; views keep their own map."""
+        self._close_files()
+        self._maps.clear()
+        self._copies.clear()
+
+    def __del__(self) -> None:
+        # A bound network holds the weights, and nobody closes a network.
+        self._close_files()
+
+    def _close_files(self) -> None:
         for source in self._sources:
             if isinstance(source, FileSource):
                 source.close()
-        self._maps.clear()
-        self._copies.clear()
 
     def _lies_ready(self, tensor: SourceTensor, entry: TensorEntry) -> bool:
         return tensor.dtype == entry.dtype and (
