@@ -75,7 +75,7 @@ class MiniLM(nn.Cell):
         weight = ops.expand_dims(attention_mask.astype(hidden.dtype), -1)
         mean = (hidden * weight).sum(axis=1) / weight.sum(axis=1)
         length = ops.sqrt((mean * mean).sum(axis=-1, keepdims=True))
-        return cast(Tensor, mean / ops.maximum(length, _MIN_LENGTH))
+        return mean / ops.maximum(length, _MIN_LENGTH)
 
     def last_hidden_state(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The encoder's output, float32 (sentences, tokens, hidden_size). Arguments as `construct`."""
@@ -164,7 +164,7 @@ class SelfAttention(nn.Cell):
         query, key, value = (self._by_head(f(hidden)) for f in (self.query, self.key, self.value))
         scores = ops.matmul(query, key.transpose(0, 1, 3, 2)) * self.scale + bias
         mixed = ops.matmul(ops.softmax(scores, -1), value)
-        return cast(Tensor, mixed.transpose(0, 2, 1, 3).reshape(hidden.shape))
+        return mixed.transpose(0, 2, 1, 3).reshape(hidden.shape)
 
     def _by_head(self, x: Tensor) -> Any:
         sentences, tokens, size = x.shape
@@ -206,4 +206,4 @@ class Pooler(nn.Cell):
 
     def construct(self, hidden: Tensor) -> Tensor:
         """(sentences, tokens, hidden_size) to (sentences, hidden_size)."""
-        return cast(Tensor, ops.tanh(self.dense(hidden[:, 0])))
+        return ops.tanh(self.dense(hidden[:, 0]))

@@ -6,7 +6,7 @@ every tensor it gives is a copy; safetensors' views of its map need torch.)
 `map_file` maps the file read-only and makes arrays over the map, as one does with ``numpy.memmap``: processes that map
 one file share its pages in the page cache. It is the best that a single process can do by itself.
 
-Where the weights are wanted in another dtype, either ends in a converted copy of its own.
+Where the weights are wanted in another dtype, either ends in a converted copy of its own, and the map goes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def read_copy(path: Path, dtype: str | None = None) -> dict[str, Array]:
 
 
 def map_file(path: Path, dtype: str | None = None) -> dict[str, Array]:
-    """The tensors of a safetensors file as read-only views of a map of it; conversion copies the floating ones."""
+    """The tensors of a safetensors file as read-only views of a map of it, or converted copies if `dtype` is given."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
@@ -44,9 +44,9 @@ def map_file(path: Path, dtype: str | None = None) -> dict[str, Array]:
 
 def _converted(tensors: dict[str, Array], dtype: str | None) -> dict[str, Array]:
     if dtype is not None:
-        wanted = np.dtype(dtype)
         for name, array in tensors.items():
             # ml_dtypes' bfloat16 is of kind "V": NumPy itself does not know that it is floating.
-            if array.dtype.kind in "fV":
-                tensors[name] = array.astype(wanted, copy=False)
+            floating = array.dtype.kind in "fV"
+            # The others are copied too: one view would keep the whole map.
+            tensors[name] = array.astype(dtype if floating else array.dtype)
     return tensors

@@ -29,11 +29,15 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """What the daemon and its helper process cost: seconds to start and to load the model once, bytes of memory."""
+    """What the daemon and its helper process cost: seconds to start and to load the model once, bytes of memory.
+
+    `sealed`: what it holds in memory for all; PSS counts a page of that only where a process has touched it.
+    """
 
     start: float
     load: float
     residence: str
+    sealed: int
     pss: int
     private: int
 
@@ -114,6 +118,7 @@ def _daemon(daemon: Daemon) -> dict[str, Any]:
         "start": daemon.start,
         "load": daemon.load,
         "residence": daemon.residence,
+        "sealed": daemon.sealed,
         "pss": daemon.pss,
         "private": daemon.private,
     }

@@ -1,7 +1,8 @@
 """The comparison: the same workers, three ways to their weights, each with and without a change of dtype.
 
 All workers of a way start at once and stay until all have answered; then memory is measured, of all at the same moment.
-The files are in the page cache before the first way begins. The weights of the second half are rounded to bfloat16 in
+A worker that goes before them brings files and libraries into the page cache, which otherwise the first way would pay
+for. The weights of the second half are rounded to bfloat16 in
 a file of their own and wanted in float32: each ordinary worker converts for itself, the daemon once for all.
 
 Sentences are tokenised here, once: a tokenizer is as large in every way, and would only blur the figures. This process
@@ -16,7 +17,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def compare(options: Options, report: Report) -> tuple[Comparison, Embeddings]:
 def _compare(setting: Setting, known: bool) -> tuple[Comparison, Embeddings]:
     np.save(setting.tokens_file, np.stack([setting.tokens.ids, setting.tokens.mask]))
     assets.write_bfloat16(setting.model.checkpoint, setting.checkpoint(True))
-    _read_through(setting.model.checkpoint)
+    _warm_up(setting)
     bare = [memory_of(pid) for pid in _bare_processes(setting)]
     reference = assets.reference() if known else None
     ways: list[WayResult] = []
@@ -124,10 +125,12 @@ def _share_done(ways: int) -> float:
     return (ways + 1) / (2 * len(WAYS) + 1)
 
 
-def _read_through(path: Path) -> None:
-    with path.open("rb", buffering=0) as file:
-        while file.read(1 << 22):
-            pass
+def _warm_up(setting: Setting) -> None:
+    """Has one worker go before the others: what it reads, files and libraries, is in the page cache then."""
+    setting.report("warming up", 0.02)
+    workers, _ = _start_workers(replace(setting, workers=1), WAYS[0], False, None)
+    _first_messages(workers)
+    setting.place.end(workers)
 
 
 def _bare_processes(setting: Setting) -> Iterator[int]:
@@ -177,7 +180,8 @@ def _start_workers(
 ) -> tuple[list[Child], list[Path]]:
     """Starts all workers of a way. They, and the files that they write their first answers to."""
     source = MODEL if daemon is not None else str(setting.checkpoint(cast))
-    dtype = "float32" if cast else None
+    # What the daemon holds was cast when it was loaded.
+    dtype = "float32" if cast and daemon is None else None
     known = environment(daemon.runtime if daemon else None, setting.threads)
     answers = [setting.place.folder / f"answer-{way}-{cast}-{number}.npy" for number in range(setting.workers)]
     jobs = [
@@ -196,12 +200,13 @@ class _RunningDaemon:
     start: float
     load: float
     residence: str
+    sealed: int
 
     def measured(self) -> Daemon:
         """What it costs now, its helper processes included."""
         memories = [memory_of(pid) for pid in family(self.process.pid)]
         pss, private = sum(m.pss for m in memories), sum(m.private for m in memories)
-        return Daemon(self.start, self.load, self.residence, pss, private)
+        return Daemon(self.start, self.load, self.residence, self.sealed, pss, private)
 
 
 @contextmanager
@@ -214,14 +219,15 @@ def _daemon_for(setting: Setting, way: str, cast: bool) -> Iterator[_RunningDaem
     began = time.monotonic()
     process = setting.place.start_daemon(runtime)
     started = time.monotonic()
-    residence = _load(runtime, setting.checkpoint(cast), "float32" if cast else None)
+    residence, nbytes = _load(runtime, setting.checkpoint(cast), "float32" if cast else None)
     loaded = time.monotonic()
-    yield _RunningDaemon(process, runtime, started - began, loaded - started, residence)
+    sealed = nbytes if residence == "sealed" else 0
+    yield _RunningDaemon(process, runtime, started - began, loaded - started, residence, sealed)
     setting.place.end([process], signal.SIGTERM)
 
 
-def _load(runtime: Path, path: Path, dtype: str | None) -> str:
-    """What `mapcell load` does: the daemon stages the file under a name. Where its bytes are then."""
+def _load(runtime: Path, path: Path, dtype: str | None) -> tuple[str, int]:
+    """What `mapcell load` does: the daemon stages the file under a name. Where its bytes are then, and how many."""
     from mapcell.connection import disconnect
     from mapcell.daemon_backend import attach_path
 
@@ -234,7 +240,7 @@ def _load(runtime: Path, path: Path, dtype: str | None) -> str:
             weights.close()
         finally:
             disconnect()
-    return weights.residence
+    return weights.residence, weights.nbytes
 
 
 @contextmanager

@@ -6,25 +6,31 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from .job import STEPS
-from .results import Comparison, WayResult
+from .results import Comparison, Daemon, WayResult
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-# With the steps the table is this wide; a narrower terminal gets it without them.
-WIDTH = 106
+# Where there is no terminal to fit.
+PIPED_WIDTH = 110
 _MIB = 1 << 20
-_NAMES = {"private": "private copies", "mmap": "mmap", "mapcell": "mapcell"}
 
 
 def show(found: Comparison, console: Console) -> None:
-    """Prints the table and its notes."""
+    """Prints the table, without the steps where the terminal is too narrow for them, and its notes."""
+    from rich.table import Table
+
     if not console.is_terminal:
-        console.width = WIDTH
-    console.print(table(found, steps=console.width >= WIDTH))
-    for line in notes(found):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.width = PIPED_WIDTH
+    full = table(found)
+    wide = console.options.update(max_width=2 * PIPED_WIDTH)
+    fits = console.measure(full, options=wide).maximum <= console.width
+    console.print(full if fits else table(found, steps=False))
+    legend = Table.grid(padding=(0, 2, 0, 0))
+    for word, explanation in notes(found):
+        legend.add_row(word, explanation)
+    console.print(legend)
 
 
 def table(found: Comparison, steps: bool = True) -> Table:
@@ -32,25 +38,23 @@ def table(found: Comparison, steps: bool = True) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    workers = len(found.bare)
-    out = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    out.add_column(f"{workers} workers", no_wrap=True)
-    for title in ("ms to\nanswer", *(STEPS if steps else ())):
-        out.add_column(title, justify="right", no_wrap=True)
-    for title in ("MiB\nprivate", "MiB\nPSS", "all and\ndaemon", "host\nlost", "largest\ndifference"):
+    # The box puts a blank between columns; one more is enough.
+    out = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    out.add_column(f"\n{len(found.bare)} workers", no_wrap=True)
+    titles = ["ms to\nanswer", *(f"\n{step}" for step in STEPS if steps)]
+    titles += ["MiB\nprivate", "MiB\nPSS", "PSS\nof all", "host\nlost", "largest\nerror"]
+    for title in titles:
         out.add_column(title, justify="right", no_wrap=True)
     for cast in (False, True):
-        title = "bfloat16 cast to float32" if cast else "float32 as it is"
-        out.add_row(f"[bold]{title}[/bold]")
         for way in (w for w in found.ways if w.cast == cast):
-            out.add_row(*_row(way, steps))
+            out.add_row(*_row(way, steps), style="bold" if way.way == "mapcell" else "")
         out.add_section()
     return out
 
 
 def _row(way: WayResult, steps: bool) -> Iterator[str]:
     count = len(way.workers)
-    yield f"  {_NAMES[way.way]}"
+    yield f"{way.way}, cast" if way.cast else way.way
     yield _ms(sum(w.first_answer for w in way.workers) / count)
     if steps:
         yield from (_ms(way.mean(step)) for step in STEPS)
@@ -66,36 +70,36 @@ def _ms(seconds: float) -> str:
 
 
 def _mib(nbytes: float) -> str:
-    return f"{nbytes / _MIB:.0f}"
+    return str(round(nbytes / _MIB))
 
 
-def notes(found: Comparison) -> Iterator[str]:
-    """What the columns are, and what stands beside the table."""
-    bare = found.bare
-    yield (
-        f"Time: from the process's start, mean of {len(bare)} workers started at once, {_threads(found.threads)} each. "
-        "Memory: after the first answer."
-    )
-    yield (
-        f"Checkpoint: {_mib(found.checkpoint)} MiB in float32. A process that only imports NumPy: "
-        f"{_mib(sum(m.private for m in bare) / len(bare))} MiB private, "
-        f"{_mib(sum(m.pss for m in bare) / len(bare))} MiB PSS."
-    )
+def notes(found: Comparison) -> Iterator[tuple[str, str]]:
+    """What the columns are, and what stands beside the table: (word, explanation)."""
+    bare, count = found.bare, len(found.bare)
+    yield "ms", f"from the process's start, mean of {count} started at once; {_threads(found.threads)} each"
+    yield "MiB", "after the first answer: of each worker, PSS of all with the daemon, and by how much MemAvailable fell"
+    yield "cast", f"the checkpoint ({_mib(found.checkpoint)} MiB in float32) holds bfloat16 and is used in float32"
+    yield "error", _compared(found.reference)
+    private, pss = (_mib(sum(values) / count) for values in ([m.private for m in bare], [m.pss for m in bare]))
+    yield "bare", f"a process that only imports NumPy: {private} MiB private, {pss} MiB PSS"
     for way in found.ways:
         if way.daemon is not None:
-            kind = "cast to float32 and sealed" if way.cast else f"{way.daemon.residence}"
-            yield (
-                f"Daemon: started in {_ms(way.daemon.start)} ms, loaded the model once in {_ms(way.daemon.load)} ms "
-                f"({kind}), {_mib(way.daemon.pss)} MiB PSS itself."
-            )
-    yield _compared(found)
+            yield "daemon", _of_daemon(way.daemon, way.cast)
+
+
+def _compared(reference: str) -> str:
+    if reference == "reference":
+        return "from reference embeddings; for cast, from those of the weights rounded to bfloat16"
+    return "from the embeddings of the private copies: your own sentences have no reference"
+
+
+def _of_daemon(daemon: Daemon, cast: bool) -> str:
+    text = f"{_mib(daemon.pss)} MiB PSS; started in {_ms(daemon.start)} ms, {'cast' if cast else 'loaded'} the model "
+    text += f"once in {_ms(daemon.load)} ms"
+    if daemon.residence == "mapped":
+        return text + ", mapped in place"
+    return text + f", and holds it in {_mib(daemon.sealed)} MiB (PSS counts pages that workers touched)"
 
 
 def _threads(count: int) -> str:
     return f"{count} BLAS thread{'' if count == 1 else 's'}"
-
-
-def _compared(found: Comparison) -> str:
-    if found.reference == "reference":
-        return "Difference: from reference embeddings; those for bfloat16 are of the weights rounded to it."
-    return "Difference: from the private copies' embeddings (there are no reference embeddings of your own sentences)."
