@@ -53,5 +53,6 @@ def model_name(text: str) -> str:
         return text
     path = os.fsencode(os.path.abspath(os.path.expanduser(text))).decode(errors="backslashreplace")
     rows = models()
-    named = {row.name for row in rows if row.source == path}
+    # A model that came out of a folder names the first of its files as its source.
+    named = {row.name for row in rows if path in (row.source, os.path.dirname(row.source))}
     return named.pop() if len(named) == 1 else path

@@ -40,7 +40,7 @@ def opened(path: str) -> Iterator[tuple[Sequence[FileSource], Checkpoint]]:
 def inspect(file: str, everything: bool, as_json: bool) -> None:
     """Shows what is in the checkpoint FILE: its format, strings and tensors, and whether it can be mapped.
 
-    Reads the header alone.
+    FILE may also be the index of several files, or their folder. Only headers are read.
     """
     import os
 

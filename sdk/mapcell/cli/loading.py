@@ -74,8 +74,8 @@ def load(
 ) -> None:
     """Has the daemon hold SOURCE, so that workers attach to it at once.
 
-    SOURCE is a checkpoint file, a model that the daemon is configured with, or ORG/NAME from the local Hugging Face
-    cache.
+    SOURCE is a checkpoint (a file, the index of several, or their folder), a model that the daemon is configured with,
+    or ORG/NAME from the local Hugging Face cache.
     """
     from mapcell_formats.messages import GetStatus
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -21,6 +22,17 @@ def unaligned(folder: Path) -> Path:
     path = folder / "odd.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
     return path
+
+
+def sharded(folder: Path) -> Path:
+    """A folder with a checkpoint in two files and their index."""
+    target = folder / "two"
+    target.mkdir()
+    names = {"first": "model-00001-of-00002.safetensors", "second": "model-00002-of-00002.safetensors"}
+    for tensor, file in names.items():
+        write_safetensors(target / file, {tensor: np.ones(4, np.float32)})
+    (target / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    return target
 
 
 def test_inspect_fields(cli: Cli, checkpoint: Path) -> None:
@@ -72,7 +84,7 @@ def test_inspect_mindspore(cli: Cli) -> None:
         ("text", b"hello\n", "looks like text"),
         ("model.pt", b"PK\x03\x04....", "a zip archive"),
         ("short.safetensors", (1 << 40).to_bytes(8, "little") + b"{}", "short.safetensors"),
-        ("folder", None, "is a directory"),
+        ("folder", None, "a folder without a checkpoint"),
     ],
 )
 def test_inspect_refuses(name: str, content: bytes | None, word: str, cli: Cli, tmp_path: Path) -> None:
@@ -87,6 +99,15 @@ def test_inspect_refuses(name: str, content: bytes | None, word: str, cli: Cli, 
     assert ran.err.startswith(f"error: {path}: ")
     assert word in ran.err
     assert ran.err.count("\n") == 1
+
+
+def test_inspect_folder(cli: Cli, tmp_path: Path) -> None:
+    """A folder with a checkpoint in parts is inspected as the one checkpoint that it is."""
+    folder = sharded(tmp_path)
+    document = cli.json("inspect", str(folder))
+    assert {t["name"] for t in document["tensors"]} == {"first", "second"}
+    assert len({t["segment"] for t in document["tensors"]}) == 2
+    assert "SEGMENT" in cli("inspect", str(folder)).out
 
 
 def test_inspect_relative_and_home(cli: Cli, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from support.checkpoints import write_safetensors
 from support.daemon import DaemonProcess
 
 from .conftest import Cli
-from .test_files import unaligned
+from .test_files import sharded, unaligned
 from .test_hub import cached
 from .test_main import MAIN
 
@@ -86,6 +86,16 @@ def test_load_from_the_cache(
     (snapshot / "model.safetensors").resolve().write_bytes(checkpoint.read_bytes())
     monkeypatch.setenv("HF_HUB_CACHE", str(cache))
     assert cli("load", "org/mini").out.startswith("org/mini is loaded: 3 tensors")
+
+
+@pytest.mark.parametrize("source", ["two", "two/model.safetensors.index.json"])
+def test_load_folder(source: str, cli: Cli, daemon: DaemonProcess, tmp_path: Path) -> None:
+    """A checkpoint in several files is loaded by its folder or index, called after the folder, and found by it."""
+    folder = sharded(tmp_path)
+    assert cli("load", str(tmp_path / source)).out.startswith("two is loaded: 2 tensors")
+    assert {t["name"] for t in cli.json("show", str(folder))["tensors"]} == {"first", "second"}
+    with attach("two") as weights:
+        assert weights["second"].sum() == 4
 
 
 def test_load_odd_path(cli: Cli, daemon: DaemonProcess, checkpoint: Path) -> None:
