@@ -42,11 +42,12 @@ class _Fault(ConfigError):
 
 def parse_size(text: str) -> int:
     """Bytes of "48GiB", "500MB" or "1073741824". ConfigError for anything else."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    match = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([A-Za-z]*)\s*", text)
     unit = _UNITS.get(match[2].upper()) if match else None
     if match is None or unit is None:
         raise ConfigError(f"{text!r} is no size; say 48GiB, 500MB or a number of bytes")
-    return int(float(match[1]) * unit)
+    whole, _, part = match[1].partition(".")
+    return int(whole) * unit + int(float(f"0.{part or 0}") * unit)
 
 
 def load(
@@ -189,14 +190,14 @@ def _principals(raw: Any, where: str) -> Principals:
 
 def _uid(name: str, where: str) -> int:
     try:
-        return int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
+        return int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
     except KeyError:
         raise _Fault("users", f"{where}.users: this host has no user {name!r}") from None
 
 
 def _gid(name: str, where: str) -> int:
     try:
-        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
     except KeyError:
         raise _Fault("groups", f"{where}.groups: this host has no group {name!r}") from None
 

@@ -66,6 +66,7 @@ class ControlDesk:
             (zmq.ROUTER_HANDOVER, 0),
         ):
             self._router.setsockopt(option, value)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._path = path
         self._listening = False
         self.listen(True)
@@ -80,7 +81,8 @@ class ControlDesk:
     def close(self) -> None:
         """Stops answering. A second call does nothing."""
         if not self._router.closed:
-            self._loop.remove_reader(self._router.FD)
+            if self._loop is not None:
+                self._loop.remove_reader(self._router.FD)
             self._router.close(0)
             self._context.term()
 
@@ -105,8 +107,8 @@ class ControlDesk:
         for identity, subscription in list(self._subscriptions.items()):
             if wanted(subscription.peer, subscription.name):
                 subscription.number += 1
-                self._send(identity, 0, replace(event, number=subscription.number))
-        if self._subscriptions:
+                self._send(identity, wire.encode(replace(event, number=subscription.number)))
+        if self._subscriptions and self._loop is not None:
             # Sending may have swallowed the edge of a request that arrived meanwhile.
             self._loop.call_soon(self._drain)
 
@@ -125,7 +127,8 @@ class ControlDesk:
             except zmq.Again:
                 return
             self._answer(frames)
-        self._loop.call_soon(self._drain)
+        if self._loop is not None:
+            self._loop.call_soon(self._drain)
 
     def _answer(self, frames: list[zmq.Frame]) -> None:
         identity = frames[0].bytes
@@ -137,16 +140,17 @@ class ControlDesk:
             request, message = wire.decode(frames[1].bytes, messages.REQUESTS)
             if isinstance(message, messages.Watch):
                 self._subscribe(identity, peer, message.name)
-            reply = self._handlers[type(message)](peer, message)
+            payload = wire.encode(self._handlers[type(message)](peer, message), request)
         except MapcellError as exc:
             number = exc.details.get("request")
             request = number if isinstance(number, int) and isinstance(exc, ProtocolError) else request
-            reply = Refused.of(exc)
+            payload = wire.encode(Refused.of(exc), request)
         # The boundary of one request: a bug that it meets costs its sender an error, and nobody else anything.
         except Exception:
             log.exception("a request failed")
-            reply = Refused.of(MapcellError("the daemon failed on this request; its log says why"))
-        self._send(identity, request, reply)
+            error = MapcellError("the daemon failed on this request; its log says why")
+            payload = wire.encode(Refused.of(error), request)
+        self._send(identity, payload)
 
     def _subscribe(self, identity: bytes, peer: Credentials, name: str) -> None:
         known = self._subscriptions.get(identity)
@@ -155,9 +159,9 @@ class ControlDesk:
         number = known.number if known is not None else 0
         self._subscriptions[identity] = _Subscription(peer, name, self._now() + SUBSCRIPTION_SECONDS, number)
 
-    def _send(self, identity: bytes, request: int, message: object) -> None:
+    def _send(self, identity: bytes, payload: bytes) -> None:
         try:
-            self._router.send_multipart([identity, wire.encode(message, request)], zmq.NOBLOCK)
+            self._router.send_multipart([identity, payload], zmq.NOBLOCK)
         except zmq.Again:
             log.info("an answer was dropped: its reader is too slow")
 

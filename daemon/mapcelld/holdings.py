@@ -9,8 +9,9 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
-from mapcell_formats.errors import BudgetExceeded, StagingFailed
+from mapcell_formats.errors import AccessDenied, BudgetExceeded, StagingFailed
 from mapcell_formats.messages import Event
 from mapcelld import eviction, quotas
 from mapcelld.access import Access
@@ -65,16 +66,26 @@ class Holdings:
         return held
 
     def name(self, intent: Intent, version: Version) -> str:
-        """Registers the version under what the client meant it to be called."""
+        """Registers the version under what the client meant it to be called. The name that it got.
+
+        AccessDenied when somebody else took that name while the version was being staged.
+        """
+        if intent.role == "known":
+            return intent.name
+        intent = self._own(intent)
+        model = self.registry.models.get(intent.name)
         if intent.role == "newest":
             self._register(intent, version)
-        elif intent.role == "derived" and (not intent.base or intent.base in self.registry.versions):
-            model = Model(intent.name, intent.owner, intent.source)
+        # A cast of what the name no longer means would be a name without a version of its own.
+        elif not intent.base or (model is not None and intent.base in model.versions):
+            model = model or Model(intent.name, intent.owner, intent.source)
             self.registry.derive(self.registry.models.setdefault(intent.name, model), version, intent.base)
         return intent.name
 
     def retire(self, model: Model, version: Version) -> None:
         """Takes `version` from `model` and tells those who watch."""
+        # A pin is kept as long as anyone else calls the version something.
+        version.pinned = version.pinned and version.names != {model.name}
         self.registry.retire(model, version)
         intent = Intent(model.name, model.owner, model.source)
         self._push(Event(0, "retired", model.name, version.id, 0, version.nbytes, version.residence), intent)
@@ -156,7 +167,8 @@ class Holdings:
             self.collect()
 
     def sweep(self) -> None:
-        """Asks whether memory that was given back is free by now."""
+        """Drops what nobody took in the end, and asks whether memory that was given back is free by now."""
+        self.collect()
         self._lingering.sweep()
 
     def close(self) -> None:
@@ -178,6 +190,15 @@ class Holdings:
             self._lock(version)
         self._push(Event(0, "ready", model.name, version.id, version.nbytes, version.nbytes, version.residence), intent)
         self.collect()
+
+    def _own(self, intent: Intent) -> Intent:
+        """`intent` under a name that is nobody else's: whoever owns a model sees every version that is put into it."""
+        name = intent.name
+        while (taken := self.registry.models.get(name)) is not None and taken.owner != intent.owner:
+            if not taken.anonymous:
+                raise AccessDenied(f"the name {name!r} was taken meanwhile; choose another")
+            name = f"{name}#{intent.owner}"
+        return replace(intent, name=name)
 
     def _lock(self, version: Version) -> None:
         if version.id not in self._locked:

@@ -41,8 +41,7 @@ class Recipe:
 
 @dataclass(slots=True)
 class Version:
-    """One immutable version. `nbytes` counts its segments; `used` is when it was last leased; `base` is the id of the
-    version that it was cast or taken from, if it was; `uid` had it staged."""
+    """One immutable version. `nbytes` counts its segments; `used` is when it was last leased; `uid` had it staged."""
 
     id: str
     residence: str
@@ -58,7 +57,6 @@ class Version:
     state: State = State.READY
     pinned: bool = False
     leases: int = 0
-    base: str = ""
     recipes: set[Recipe] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
 
@@ -72,7 +70,8 @@ class Version:
 class Model:
     """A name and the versions it has, oldest first, and beside them those derived from these by a cast.
 
-    `owner` is the uid that alone sees it; None for everybody.
+    `owner` is the uid that alone sees it; None for everybody. `bases` says for each derived one what it was cast or
+    taken from, "" when that was never held: the same cast may come from several bases.
     """
 
     name: str
@@ -80,6 +79,7 @@ class Model:
     source: str
     versions: list[str] = field(default_factory=list)
     derived: list[str] = field(default_factory=list)
+    bases: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -131,6 +131,7 @@ class Registry:
         for held in (model.versions, model.derived):
             if version.id in held:
                 held.remove(version.id)
+        model.bases.pop(version.id, None)
         model.versions.append(version.id)
         model.source = source
         version.names.add(name)
@@ -143,7 +144,7 @@ class Registry:
         """
         if version.id not in model.versions and version.id not in model.derived:
             model.derived.append(version.id)
-            version.base = base
+            model.bases[version.id] = base
             version.names.add(model.name)
 
     def model(self, name: str, sees: Sees) -> Model:
@@ -170,13 +171,16 @@ class Registry:
         return model, ready[-1]
 
     def retire(self, model: Model, version: Version) -> None:
-        """Takes `version` from `model`; the version is RETIRED once no other model has it."""
+        """Takes `version` from `model`; the version is RETIRED once no other model has it. Nothing when it has not."""
+        if model.name not in version.names:
+            return
         (model.versions if version.id in model.versions else model.derived).remove(version.id)
+        model.bases.pop(version.id, None)
         model.tags = {t: v for t, v in model.tags.items() if v != version.id}
         version.names.discard(model.name)
         if not version.names:
             version.state = State.RETIRED
-        for derived in [d for d in model.derived if self.versions[d].base == version.id]:
+        for derived in [d for d, base in model.bases.items() if base == version.id]:
             self.retire(model, self.versions[derived])
         if not model.versions and not model.derived:
             self.models.pop(model.name, None)

@@ -13,7 +13,7 @@ from importlib.metadata import version as installed_version
 
 from mapcell_formats import messages
 from mapcell_formats.dtypes import FLOATING
-from mapcell_formats.errors import AccessDenied, MapcellError, ProtocolError
+from mapcell_formats.errors import AccessDenied, MapcellError, NotFound, ProtocolError
 from mapcell_formats.messages import LeaseRow, Manner, ModelRow, Selection, StagingRow, Ticket
 from mapcelld.access import Access
 from mapcelld.channel import Credentials
@@ -99,6 +99,8 @@ class Requests:
         _check_selection(request.selection)
         if request.residence not in RESIDENCES:
             raise ProtocolError(f"residence {request.residence[:32]!r}: say {' or '.join(RESIDENCES)}")
+        if not all(path.startswith("/") for path in request.paths):
+            raise ProtocolError("a path that is offered has to be absolute: what is called otherwise is a model's name")
         if not 0 < len(request.paths) <= messages.MAX_DESCRIPTORS:
             raise ProtocolError(f"{len(request.paths)} files: a checkpoint is 1 to {messages.MAX_DESCRIPTORS}")
         if request.pin:
@@ -165,7 +167,6 @@ class Requests:
         model, versions = self._meant(who, request.name)
         rows = tuple(_row(model, v) for v in versions)
         for version in versions:
-            version.pinned = False
             self._holdings.retire(model, version)
         self._holdings.collect()
         return messages.Models(rows)
@@ -181,7 +182,10 @@ class Requests:
             )
         rows = tuple(_row(model, v) for v in versions)
         for version in versions:
-            self._holdings.drop(version)
+            self._holdings.retire(model, version)
+            # What another name stands for is not this one's to drop.
+            if not version.names:
+                self._holdings.drop(version)
         return messages.Models(rows)
 
     def pin(self, who: Credentials, request: messages.Pin) -> messages.Models:
@@ -228,11 +232,14 @@ class Requests:
 
     def _unloaded(self, who: Credentials, name: str) -> tuple[Plan | None, Intent]:
         """The plan to stage a configured model that is not there yet."""
-        configured = self._config.model(split_name(name)[0])
+        base, tag, version = split_name(name)
+        configured = self._config.model(base)
         if configured is None or configured.name in self._registry.models:
             return None, Intent(name)
         if not self._access.sees(who, Model(configured.name, None, configured.source)):
             return None, Intent(name)
+        if version or tag not in ("", "latest"):
+            raise NotFound(f"{base!r} is not loaded, so it has no {name!r} yet; attach {base!r} first", model=name)
         return self.preload(configured)
 
     def _manner(self, warm: bool = False, digest: str = "") -> Manner:

@@ -38,10 +38,17 @@ class RuntimeFolder:
         """
         if len(os.fsencode(path / CONTROL)) > _MAX_SOCKET_PATH:
             raise MapcellError(f"{path}: too long for a UNIX socket; choose a shorter --runtime", path=str(path))
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_owner(path)
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_owner(path)
+            self._lock = _take_lock(path / LOCK)
+        except MapcellError:
+            raise
+        except OSError as exc:
+            raise MapcellError(
+                f"{path} cannot be used: {exc.strerror}; choose another --runtime", path=str(path)
+            ) from exc
         self.path = path
-        self._lock = _take_lock(path / LOCK)
 
     @property
     def control(self) -> Path:
