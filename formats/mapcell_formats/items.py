@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -22,12 +22,16 @@ MAX_ALIGN = 1 << 21
 
 @dataclass(frozen=True, slots=True)
 class TensorItem:
-    """One tensor to write. `data` holds its bytes, little-endian in C order, and is read when its turn comes."""
+    """One tensor to write.
+
+    `data` holds its bytes, little-endian in C order, or is a function that brings them. It is asked for them when the
+    tensor's turn to be written comes, and what it gave is let go of afterwards.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    data: Buffer
+    data: Buffer | Callable[[], Buffer]
 
     @property
     def nbytes(self) -> int:
@@ -35,8 +39,8 @@ class TensorItem:
         return prod(self.shape) * ITEMSIZE[self.dtype]
 
     def view(self) -> memoryview:
-        """`data` as bytes, not copied. FormatError when it is not of the size that dtype and shape say."""
-        view = memoryview(self.data)
+        """The bytes, not copied. FormatError when they are not as many as dtype and shape say."""
+        view = memoryview(self.data() if callable(self.data) else self.data)
         if view.nbytes != self.nbytes:
             raise FormatError(f"{view.nbytes} bytes given", tensor=self.name, expected=f"{self.nbytes} bytes")
         # A view without elements cannot be cast.

@@ -88,6 +88,12 @@ def int4_key(name: str) -> str:
     return f"{_INT4_PREFIX}:{name}"
 
 
+def parse_int4_key(key: str) -> str | None:
+    """The tensor's name when `key` is one that `int4_key` made, else None."""
+    prefix, colon, name = key.partition(":")
+    return name if prefix == _INT4_PREFIX and colon else None
+
+
 @dataclass(slots=True)
 class _Record:
     """What one Value message says, or what adjacent ones with the same tag say together."""

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, overload
 
+from mapcell_formats.digest import PREFIX
 from mapcell_formats.errors import BindError, MapcellError, NotFound
-from mapcell_formats.manifest import Manifest, TensorEntry, near
+from mapcell_formats.manifest import NO_DIGEST, Manifest, TensorEntry, near
 
 if TYPE_CHECKING:
     from .mapping import Array
@@ -91,6 +92,14 @@ class Weights(Mapping[str, "Array"]):
         if self._selected is not None and name not in self._selected:
             raise NotFound(f"no tensor {name!r}{near(name, sorted(self._selected))}", tensor=name)
         return self._manifest[name]
+
+    def digest(self, name: str) -> str | None:
+        """ "blake3:" and the hex digits of the tensor's bytes as they were staged; None when they were not hashed.
+
+        NotFound as `entry`.
+        """
+        digest = self._manifest.digest(self._manifest.find(self.entry(name).name))
+        return None if digest == NO_DIGEST else PREFIX + digest.hex()
 
     def entries(self) -> Iterator[TensorEntry]:
         """All entries in the checkpoint's order."""

@@ -25,6 +25,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "ps": ("mapcell.cli.daemon:ps", "List the processes that hold models."),
     "status": ("mapcell.cli.daemon:status", "Show the daemon: memory, budget, what is being loaded."),
     "inspect": ("mapcell.cli.files:inspect", "Show what is in a checkpoint file; needs no daemon."),
+    "verify": ("mapcell.cli.verify:verify", "Read every byte of a file or model, and say its digest."),
+    "convert": ("mapcell.cli.convert:convert", "Write a checkpoint to a file of another format; needs no daemon."),
     "serve": ("mapcell.cli.daemon:serve", "Run the daemon in the foreground, as mapcelld does."),
     "demo": ("mapcell.demo.command:demo", "Measure a real model in several workers, shared and not."),
 }

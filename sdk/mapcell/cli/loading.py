@@ -31,7 +31,8 @@ class _Left(Exception):
     """Staging has begun, and nobody wants to wait for its end."""
 
 
-def _dtype(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str:
+def dtype_code(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str:
+    """The code that --dtype means, "" when it is not given."""
     from mapcell_formats.dtypes import FLOATING, parse_dtype
 
     if text is None:
@@ -56,7 +57,7 @@ def _dtype(_context: click.Context, _parameter: click.Parameter, text: str | Non
     help="mapped: the file as it lies, no copy. sealed: a copy in memory that nobody can change. auto: mapped where "
     "that is as safe.",
 )
-@click.option("--dtype", callback=_dtype, metavar="D", help="Cast floating tensors once, for all workers.")
+@click.option("--dtype", callback=dtype_code, metavar="D", help="Cast floating tensors once, for all workers.")
 @click.option("--pin", is_flag=True, help="Never evict it to make room.")
 @click.option("--wait/--no-wait", default=True, help="Return when it is ready, or as soon as it is being staged.")
 @click.option("--dry-run", is_flag=True, help="Say what would happen, and whether it fits; load nothing.")

@@ -207,5 +207,5 @@ def _write_in_thread(path: str, items: list[Item], encode: Callable[[list[Item]]
     from threading import Thread
 
     # The caller may go on changing its arrays.
-    own = [TensorItem(i.name, i.dtype, i.shape, bytes(i.data)) if isinstance(i, TensorItem) else i for i in items]
+    own = [TensorItem(i.name, i.dtype, i.shape, bytes(i.view())) if isinstance(i, TensorItem) else i for i in items]
     Thread(target=lambda: _write(path, encode(own)), name="mapcell-save").start()
