@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,8 +50,14 @@ class ControlDesk:
     """
 
     def __init__(
-        self, path: Path, handlers: Handlers, admit: Callable[[Credentials], Credentials], now: Callable[[], float]
+        self,
+        path: Path,
+        handlers: Handlers,
+        admit: Callable[[Credentials], Credentials],
+        now: Callable[[], float],
+        inherited: int | None = None,
     ) -> None:
+        """Listens at `path`, or on `inherited`, a descriptor that listens there already and is owned from here on."""
         self._handlers = handlers
         self._admit = admit
         self._now = now
@@ -68,6 +75,7 @@ class ControlDesk:
             self._router.setsockopt(option, value)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._path = path
+        self._inherited = inherited
         self._listening = False
         self.listen(True)
 
@@ -85,16 +93,26 @@ class ControlDesk:
                 self._loop.remove_reader(self._router.FD)
             self._router.close(0)
             self._context.term()
+            if self._inherited is not None:
+                os.close(self._inherited)
 
     def listen(self, on: bool) -> None:
         """Takes new connections from here on, or none; those that are there stay."""
         if on and not self._listening:
-            self._path.unlink(missing_ok=True)
-            self._router.bind(f"ipc://{self._path}")
-            self._path.chmod(0o666)
+            self._bind()
         elif self._listening and not on:
             self._router.unbind(f"ipc://{self._path}")
         self._listening = on
+
+    def _bind(self) -> None:
+        if self._inherited is not None:
+            # libzmq closes what it is given when it stops listening: it gets a copy each time.
+            self._router.setsockopt(zmq.USE_FD, os.dup(self._inherited))
+            self._router.bind(f"ipc://{self._path}")
+            return
+        self._path.unlink(missing_ok=True)
+        self._router.bind(f"ipc://{self._path}")
+        self._path.chmod(0o666)
 
     def subscribers(self) -> int:
         """How many are subscribed."""

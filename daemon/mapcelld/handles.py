@@ -115,18 +115,15 @@ class Rules(Protocol):
 class HandleDesk:
     """The listening socket and every connection. `rules` decide; `now` is a clock in seconds."""
 
-    def __init__(self, path: Path, rules: Rules, now: Callable[[], float]) -> None:
+    def __init__(self, path: Path, rules: Rules, now: Callable[[], float], inherited: int | None = None) -> None:
+        """Listens at `path`, or on `inherited`, a descriptor that listens there already and is owned from here on."""
         self._rules = rules
         self._now = now
         self._connections: dict[Connection, None] = {}
         self._per_uid: Counter[int] = Counter()
         self._unread: dict[Connection, float] = {}
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener = socket.socket(fileno=inherited) if inherited is not None else _bound(path)
         self._listener.setblocking(False)
-        path.unlink(missing_ok=True)
-        self._listener.bind(str(path))
-        path.chmod(0o666)
-        self._listener.listen(_BACKLOG)
 
     def open(self) -> None:
         """Starts accepting."""
@@ -300,3 +297,12 @@ def _empty(sock: socket.socket) -> None:
         for _ in range(_MAX_UNREAD):
             if not channel.discard(sock):
                 return
+
+
+def _bound(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    path.unlink(missing_ok=True)
+    listener.bind(str(path))
+    path.chmod(0o666)
+    listener.listen(_BACKLOG)
+    return listener

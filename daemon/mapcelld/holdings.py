@@ -30,13 +30,20 @@ Push = Callable[[Event, Intent], None]
 
 
 class Holdings:
-    """Every version and every lease. `push` tells those who watch; `available` is the memory that the host can give."""
+    """Every version and every lease.
 
-    def __init__(self, config: Config, access: Access, push: Push, available: Callable[[], int]) -> None:
+    `push` tells those who watch, `available` is the memory that the host can give, and `changed` is called whenever a
+    restart would have to know something new.
+    """
+
+    def __init__(
+        self, config: Config, access: Access, push: Push, available: Callable[[], int], changed: Callable[[], None]
+    ) -> None:
         self._config = config
         self._access = access
         self._push = push
         self._available = available
+        self.changed = changed
         self.registry = Registry()
         self.leases = Leases()
         # Freeing gigabytes takes the kernel a while: not on the loop.
@@ -80,6 +87,7 @@ class Holdings:
         elif not intent.base or (model is not None and intent.base in model.versions):
             model = model or Model(intent.name, intent.owner, intent.source)
             self.registry.derive(self.registry.models.setdefault(intent.name, model), version, intent.base)
+            self.changed()
         return intent.name
 
     def retire(self, model: Model, version: Version) -> None:
@@ -88,6 +96,7 @@ class Holdings:
         version.pinned = version.pinned and version.names != {model.name}
         self.registry.retire(model, version)
         intent = Intent(model.name, model.owner, model.source)
+        self.changed()
         self._push(Event(0, "retired", model.name, version.id, 0, version.nbytes, version.residence), intent)
 
     def collect(self) -> None:
@@ -107,6 +116,7 @@ class Holdings:
             self.retire(model, version)
         if version.id in self.registry.versions:
             self.registry.drop(version)
+            self.changed()
         locked = self._locked.pop(version.id, None)
         if locked is not None:
             locked.close()
@@ -188,6 +198,7 @@ class Holdings:
         configured = self._config.model(model.name)
         if configured is not None and configured.lock:
             self._lock(version)
+        self.changed()
         self._push(Event(0, "ready", model.name, version.id, version.nbytes, version.nbytes, version.residence), intent)
         self.collect()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import click
 
 from mapcell_formats.errors import MapcellError
-from mapcelld import config_file
+from mapcelld import config_file, logs
 from mapcelld.config import Config
 from mapcelld.server import serve
 
@@ -33,9 +32,7 @@ def main(path: Path | None, check_config: bool, runtime: str | None, budget: str
         if check_config:
             click.echo("the configuration is valid", err=True)
             return
-        logging.basicConfig(
-            stream=sys.stderr, level=settings.log_level, format="%(levelname)s %(name)s %(message)s", force=True
-        )
+        logs.start(settings.log_level, os.environ)
         serve(settings, os.environ, read)
     except MapcellError as exc:
         click.echo(f"error: {exc}", err=True)

@@ -193,6 +193,7 @@ class Requests:
         self._demand_operator(who, "pinning")
         model, version = self._resolve(who, request.name)
         version.pinned = request.on
+        self._holdings.changed()
         self._holdings.collect()
         return messages.Models((_row(model, version),))
 
@@ -202,6 +203,7 @@ class Requests:
         _check_tag(request.tag)
         model, version = self._resolve(who, f"{split_name(request.name)[0]}@{request.version}")
         model.tags[request.tag] = version.id
+        self._holdings.changed()
         self._holdings.collect()
         return messages.Models((_row(model, version),))
 

@@ -49,6 +49,8 @@ class RuntimeFolder:
                 f"{path} cannot be used: {exc.strerror}; choose another --runtime", path=str(path)
             ) from exc
         self.path = path
+        # Sockets that the service manager bound are its own, and outlive the daemon.
+        self.keeps_sockets = False
 
     @property
     def control(self) -> Path:
@@ -64,8 +66,9 @@ class RuntimeFolder:
         """Removes the sockets, then gives the lock back. A second call does nothing."""
         lock, self._lock = self._lock, -1
         if lock >= 0:
-            self.control.unlink(missing_ok=True)
-            self.handles.unlink(missing_ok=True)
+            if not self.keeps_sockets:
+                self.control.unlink(missing_ok=True)
+                self.handles.unlink(missing_ok=True)
             os.close(lock)
 
 

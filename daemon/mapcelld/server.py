@@ -15,7 +15,7 @@ from mapcell_formats.errors import MapcellError
 from mapcelld import memory, runtime
 from mapcelld.config import Config
 from mapcelld.headroom import LOOK_SECONDS
-from mapcelld.notify import notify
+from mapcelld.manager import Manager
 from mapcelld.runtime import RuntimeFolder
 from mapcelld.service import SWEEP_SECONDS, Service
 
@@ -28,28 +28,34 @@ def serve(config: Config, environment: Mapping[str, str], reread: Callable[[], C
     MapcellError when it cannot start.
     """
     _raise_descriptor_limit()
+    manager = Manager(environment, os.getpid())
     folder = RuntimeFolder(runtime.choose(config.runtime, environment, os.geteuid()))
     try:
-        asyncio.run(_serve(config, folder, reread))
+        asyncio.run(_serve(config, folder, reread, manager))
     finally:
         folder.close()
 
 
-async def _serve(config: Config, folder: RuntimeFolder, reread: Callable[[], Config]) -> None:
+async def _serve(config: Config, folder: RuntimeFolder, reread: Callable[[], Config], manager: Manager) -> None:
     stop = asyncio.Event()
-    service = Service(config, folder, memory.available)
-    _on_signals(stop, lambda: _reload(service, reread))
+    service = Service(config, folder, memory.available, manager)
+    _on_signals(stop, lambda: _reload(service, reread, manager))
     try:
         await service.open()
         regular = [
             asyncio.create_task(_every(SWEEP_SECONDS, service.sweep)),
             asyncio.create_task(_every(LOOK_SECONDS, service.look)),
         ]
+        if manager.watchdog_seconds is not None:
+            # From the loop itself: when it hangs, so does this, and the manager restarts the daemon.
+            beat = _every(manager.watchdog_seconds / 3, lambda: manager.tell("WATCHDOG=1"))
+            regular.append(asyncio.create_task(beat))
         log.info("serving: runtime=%s pid=%d budget=%d", folder.path, os.getpid(), config.budget)
         print(f"mapcelld ready: {folder.path} (pid {os.getpid()})", file=sys.stderr, flush=True)
-        notify("READY=1")
+        manager.barrier()
+        manager.tell("READY=1")
         await stop.wait()
-        notify("STOPPING=1")
+        manager.tell("STOPPING=1")
         log.info("stopping")
         for task in regular:
             task.cancel()
@@ -67,14 +73,14 @@ async def _every(seconds: float, work: Callable[[], None]) -> None:
             log.exception("housekeeping failed")
 
 
-def _reload(service: Service, reread: Callable[[], Config]) -> None:
-    notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+def _reload(service: Service, reread: Callable[[], Config], manager: Manager) -> None:
+    manager.tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
     try:
         service.configure(reread())
         log.info("reloaded")
     except MapcellError as exc:
         log.error("not reloaded: %s", exc)
-    notify("READY=1")
+    manager.tell("READY=1")
 
 
 def _on_signals(stop: asyncio.Event, reload: Callable[[], None]) -> None:

@@ -6,6 +6,7 @@ state lives on one event loop, so nothing here needs a lock.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -23,28 +24,38 @@ from mapcelld.handles import Connection, HandleDesk, Right
 from mapcelld.headroom import Headroom, descriptors
 from mapcelld.holdings import Holdings
 from mapcelld.leases import Lease
+from mapcelld.manager import Manager
 from mapcelld.registry import Model, Version
 from mapcelld.requests import Requests
 from mapcelld.runtime import RuntimeFolder
 from mapcelld.stagers import Stagers
 from mapcelld.staging import Intent, Staging, StagingDesk
+from mapcelld.store import Store
 from mapcelld.tickets import Tickets
 
 log = logging.getLogger("mapcelld.service")
 
 SWEEP_SECONDS = 1.0
+# What the socket units call their descriptors (FileDescriptorName=).
+CONTROL_UNIT = "mapcell-control"
+HANDLES_UNIT = "mapcell-handles"
 
 
 class Service:
     """The daemon without its process: open, sweep now and then, close. It is what the handle channel asks (Rules)."""
 
-    def __init__(self, config: Config, runtime: RuntimeFolder, memory_available: Callable[[], int]) -> None:
+    def __init__(
+        self, config: Config, runtime: RuntimeFolder, memory_available: Callable[[], int], manager: Manager
+    ) -> None:
+        """Binds the sockets, or takes those that `manager` bound, and adopts what an earlier daemon left with it."""
         self._config = config
+        self._store = Store(manager)
+        self._sync_due = False
         self._access = Access(config)
         self._headroom = Headroom()
         self._tickets: Tickets[Right] = Tickets()
         self._stagers = Stagers()
-        self._holdings = Holdings(config, self._access, self._push, memory_available)
+        self._holdings = Holdings(config, self._access, self._push, memory_available, self._changed)
         self._staging = StagingDesk(
             self._stagers,
             self._holdings.registry.made_by,
@@ -61,8 +72,19 @@ class Service:
             lambda: len(self._handles),
             str(runtime.path),
         )
-        self._handles = HandleDesk(runtime.handles, self, time.monotonic)
-        self._control = ControlDesk(runtime.control, self._requests.handlers(), self._admit_control, time.monotonic)
+        inherited = manager.take()
+        sockets = {one.name: one.fd for one in inherited if one.name in (CONTROL_UNIT, HANDLES_UNIT)}
+        runtime.keeps_sockets = bool(sockets)
+        self._handles = HandleDesk(runtime.handles, self, time.monotonic, sockets.get(HANDLES_UNIT))
+        self._control = ControlDesk(
+            runtime.control,
+            self._requests.handlers(),
+            self._admit_control,
+            time.monotonic,
+            sockets.get(CONTROL_UNIT),
+        )
+        left = [one for one in inherited if one.name not in sockets]
+        self.adopted = self._store.adopt(left, self._holdings.registry)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -99,6 +121,8 @@ class Service:
 
     async def close(self) -> None:
         """Answers nothing new, gives up staging, and lets every lease go; what clients mapped stays theirs."""
+        # What the store holds is for the next daemon: nothing that ends here is taken out of it.
+        self._sync_due = True
         self._control.close()
         self._handles.stop()
         await self._staging.close()
@@ -152,6 +176,16 @@ class Service:
             who = replace(who, groups=who.groups | supplementary_groups(who.pid, who.uid))
         self._access.admit(who)
         return who
+
+    def _changed(self) -> None:
+        # Once for all changes of one turn of the loop.
+        if not self._sync_due:
+            self._sync_due = True
+            asyncio.get_running_loop().call_soon(self._sync)
+
+    def _sync(self) -> None:
+        self._sync_due = False
+        self._store.sync(self._holdings.registry)
 
     def _make_room(self, uid: int, needed: int) -> None:
         promised = self._staging.promised()

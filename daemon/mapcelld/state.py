@@ -1,0 +1,141 @@
+"""What a daemon leaves to the next one: which descriptors belong to which version, and what they are called.
+
+Pure: bytes out of a registry, and records out of bytes. A state of another schema, or one that contradicts itself, is
+refused as a whole: the next daemon then begins with nothing, which is always safe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import msgpack
+from blake3 import blake3
+
+from mapcell_formats.messages import Selection
+from mapcelld.registry import Recipe, Registry, Version
+
+# Raised whenever a record changes. An older or newer state is dropped: checkpoints are still on the disk.
+SCHEMA = 1
+MAX_STATE_BYTES = 64 << 20
+
+
+class StateError(ValueError):
+    """A state that cannot be taken over: what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRecord:
+    """One version: what the registry knew, and what its descriptors have to look like. Sizes in bytes."""
+
+    id: str
+    residence: str
+    format: str
+    dtype: str
+    verified: bool
+    tensors: int
+    nbytes: int
+    uid: int
+    retired: bool
+    pinned: bool
+    manifest: int
+    manifest_digest: bytes
+    segments: tuple[int, ...]
+    recipes: tuple[Recipe, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """One model: name, owner, and the ids of its versions, oldest first."""
+
+    name: str
+    owner: int | None
+    source: str
+    versions: tuple[str, ...]
+    derived: tuple[str, ...]
+    bases: dict[str, str]
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All of them."""
+
+    versions: tuple[VersionRecord, ...]
+    models: tuple[ModelRecord, ...]
+
+
+def of(registry: Registry, manifest_digest: Any) -> State:
+    """The state of `registry`; `manifest_digest(version)` is the blake3 of its manifest's bytes."""
+    return State(
+        tuple(_version(v, manifest_digest(v)) for v in registry.versions.values()),
+        tuple(
+            ModelRecord(m.name, m.owner, m.source, tuple(m.versions), tuple(m.derived), dict(m.bases), dict(m.tags))
+            for m in registry.models.values()
+        ),
+    )
+
+
+def encode(state: State) -> bytes:
+    """The bytes of `state`, its schema and a digest over them first."""
+    body = msgpack.packb(asdict(state))
+    packed: bytes = msgpack.packb([SCHEMA, blake3(body).digest(), body])
+    return packed
+
+
+def decode(data: bytes) -> State:
+    """The state in `data`. StateError says why there is none."""
+    try:
+        schema, digest, body = msgpack.unpackb(data, max_bin_len=MAX_STATE_BYTES)
+        if schema != SCHEMA:
+            raise StateError(f"it has schema {schema!r}, and this version of mapcell reads {SCHEMA}")
+        if blake3(body).digest() != digest:
+            raise StateError("its digest does not fit its bytes")
+        raw = msgpack.unpackb(body)
+        return State(
+            tuple(_version_record(v) for v in raw["versions"]),
+            tuple(
+                ModelRecord(**{**m, "versions": tuple(m["versions"]), "derived": tuple(m["derived"])})
+                for m in raw["models"]
+            ),
+        )
+    except StateError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, msgpack.exceptions.UnpackException) as exc:
+        raise StateError(f"it is malformed: {exc}") from exc
+
+
+def _version(version: Version, manifest_digest: bytes) -> VersionRecord:
+    return VersionRecord(
+        id=version.id,
+        residence=version.residence,
+        format=version.format,
+        dtype=version.dtype,
+        verified=version.verified,
+        tensors=version.tensors,
+        nbytes=version.nbytes,
+        uid=version.uid,
+        retired=version.state.value == "RETIRED",
+        pinned=version.pinned,
+        manifest=version.manifest.nbytes,
+        manifest_digest=manifest_digest,
+        segments=tuple(s.nbytes for s in version.segments),
+        recipes=tuple(version.recipes),
+    )
+
+
+def _version_record(raw: Any) -> VersionRecord:
+    recipes = tuple(
+        Recipe(
+            tuple(r["identities"]),
+            r["residence"],
+            Selection(
+                r["selection"]["dtype"],
+                None if r["selection"]["keys"] is None else tuple(r["selection"]["keys"]),
+                r["selection"]["prefix"],
+            ),
+            r["digest"],
+        )
+        for r in raw["recipes"]
+    )
+    return VersionRecord(**{**raw, "segments": tuple(raw["segments"]), "recipes": recipes})

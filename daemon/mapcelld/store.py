@@ -1,0 +1,220 @@
+"""The manager's descriptor store: versions survive the daemon there, and the next one adopts them without reading disk.
+
+Each version's descriptors lie under names made of its id; a sealed memfd called "state-N" says what belongs together.
+The order of every change keeps a daemon that dies in between from leaving half a version: descriptors first, then the
+state that names them, then the end of the state before it; and the other way round for a version that goes. Whatever
+the newest sound state does not name is thrown out at the next start.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+from blake3 import blake3
+
+from mapcell_formats.digest import file_identity, provisional_id
+from mapcell_formats.errors import FormatError
+from mapcell_formats.manifest import Manifest
+from mapcelld import memfd, state
+from mapcelld.channel import close_all
+from mapcelld.manager import Inherited, Manager
+from mapcelld.registry import Model, Registry, State, Version
+from mapcelld.segment import Segment
+
+log = logging.getLogger("mapcelld.store")
+
+_STATE = "state-"
+# Warn while there is still time to raise FileDescriptorStoreMax.
+_FULL_SHARE = 0.9
+
+
+class Store:
+    """What the manager keeps for this daemon. `sync` after every change; `adopt` once, at the start."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+        self._kept: dict[str, tuple[str, ...]] = {}
+        self._digests: dict[str, bytes] = {}
+        self._number = 0
+        self._warned = False
+
+    @property
+    def on(self) -> bool:
+        """Whether there is a store at all."""
+        return self._manager.store_limit > 0
+
+    def sync(self, registry: Registry) -> None:
+        """Brings the store to what `registry` holds."""
+        if not self.on:
+            return
+        fresh = [v for v in registry.versions.values() if v.id not in self._kept]
+        gone = [i for i in self._kept if i not in registry.versions]
+        for version in [v for v in fresh if self._fits(v)]:
+            self._keep(version)
+        self._write_state(registry)
+        for number in gone:
+            for name in self._kept.pop(number):
+                self._manager.forget(name)
+            self._digests.pop(number, None)
+
+    def adopt(self, inherited: Sequence[Inherited], registry: Registry) -> int:
+        """Takes over what the daemon before left among `inherited`, which are consumed. Bytes adopted."""
+        by_name: dict[str, list[int]] = defaultdict(list)
+        for one in inherited:
+            by_name[one.name].append(one.fd)
+        left = self._newest_state(by_name)
+        if left is not None:
+            for record in left.versions:
+                self._adopt_version(record, by_name, registry)
+            _name_models(left, registry)
+        for name, fds in by_name.items():
+            close_all(fds)
+            self._manager.forget(name)
+        adopted = sum(v.nbytes for v in registry.versions.values())
+        if inherited:
+            log.info("adopted: versions=%d bytes=%d", len(registry.versions), adopted)
+            self.sync(registry)
+        return adopted
+
+    # --- helpers ----------------------------------------------------------------------------------------------------
+
+    def _fits(self, version: Version) -> bool:
+        # Two for the state and its successor.
+        used = 2 + sum(map(len, self._kept.values())) + 1 + len(version.segments)
+        if used > self._manager.store_limit * _FULL_SHARE and not self._warned:
+            self._warned = True
+            log.warning("the descriptor store is almost full: used=%d of=%d; raise FileDescriptorStoreMax", used,
+                        self._manager.store_limit)  # fmt: skip
+        if used > self._manager.store_limit:
+            log.error("not kept across a restart: version=%s; the descriptor store is full", version.id)
+            return False
+        return True
+
+    def _keep(self, version: Version) -> None:
+        names = _names(version.id, len(version.segments))
+        for name, segment in zip(names, (version.manifest, *version.segments), strict=True):
+            self._manager.keep(name, segment.fileno())
+        self._kept[version.id] = names
+        self._digests.setdefault(version.id, _digest(version.manifest.fileno(), version.manifest.nbytes))
+
+    def _write_state(self, registry: Registry) -> None:
+        kept = Registry(registry.models, {i: v for i, v in registry.versions.items() if i in self._kept})
+        data = state.encode(state.of(kept, lambda v: self._digests[v.id]))
+        fd = memfd.sealed_copy("mapcell-state", data)
+        try:
+            self._manager.keep(f"{_STATE}{self._number + 1}", fd)
+        finally:
+            os.close(fd)
+        if self._number:
+            self._manager.forget(f"{_STATE}{self._number}")
+        self._number += 1
+
+    def _newest_state(self, by_name: dict[str, list[int]]) -> state.State | None:
+        numbers = sorted((int(n[len(_STATE) :]) for n in by_name if _is_state(n)), reverse=True)
+        self._number = numbers[0] if numbers else 0
+        for number in numbers:
+            try:
+                return state.decode(_read_sealed(by_name[f"{_STATE}{number}"][0]))
+            except (state.StateError, OSError) as exc:
+                log.warning("the state that was left is not taken over: number=%d reason=%s", number, exc)
+        return None
+
+    def _adopt_version(self, record: state.VersionRecord, by_name: dict[str, list[int]], registry: Registry) -> None:
+        names = _names(record.id, len(record.segments))
+        fds = [by_name[name].pop(0) for name in names if by_name.get(name)]
+        fault = "descriptors are missing" if len(fds) != len(names) else _fault(record, fds)
+        if fault:
+            log.warning("a version that was left is not taken over: version=%s reason=%s", record.id, fault)
+            close_all(fds)
+            return
+        # A second copy under the same name is one that a daemon stored and then died: one is enough.
+        for name in names:
+            close_all(by_name.pop(name))
+        version = _version(record, fds)
+        registry.versions[version.id] = version
+        registry.recipes |= dict.fromkeys(version.recipes, version.id)
+        self._kept[version.id] = names
+        self._digests[version.id] = record.manifest_digest
+
+
+def _is_state(name: str) -> bool:
+    return name.startswith(_STATE) and name[len(_STATE) :].isdigit()
+
+
+def _names(version: str, segments: int) -> tuple[str, ...]:
+    # A store's names hold no colon.
+    stem = version.replace(":", "-")
+    return (f"{stem}.manifest", *(f"{stem}.{i}" for i in range(segments)))
+
+
+def _digest(fd: int, nbytes: int) -> bytes:
+    return blake3(os.pread(fd, nbytes, 0)).digest()
+
+
+def _read_sealed(fd: int) -> bytes:
+    nbytes = os.fstat(fd).st_size
+    if nbytes > state.MAX_STATE_BYTES or not memfd.is_sealed(fd, nbytes):
+        raise state.StateError("it is no sealed memory of a sensible size")
+    return os.pread(fd, nbytes, 0)
+
+
+def _fault(record: state.VersionRecord, fds: Sequence[int]) -> str:
+    """What is wrong with the descriptors of a version, "" when they are what the record says."""
+    if not memfd.is_sealed(fds[0], record.manifest):
+        return "the manifest is not sealed memory of its size"
+    data = os.pread(fds[0], record.manifest, 0)
+    if blake3(data).digest() != record.manifest_digest:
+        return "the manifest has another digest"
+    try:
+        manifest = Manifest(data)
+        about = manifest.description()
+    except FormatError as exc:
+        return f"the manifest is malformed: {exc}"
+    if about.version != record.id or manifest.segments != record.segments:
+        return "the manifest describes another version"
+    if record.residence == "sealed":
+        sound = all(memfd.is_sealed(fd, n) for fd, n in zip(fds[1:], record.segments, strict=True))
+        return "" if sound else "a segment is not sealed memory of its size"
+    same = provisional_id(file_identity(os.fstat(fd)) for fd in fds[1:]) == about.identity
+    return "" if same else "its file was changed meanwhile"
+
+
+def _version(record: state.VersionRecord, fds: Sequence[int]) -> Version:
+    segments = [Segment(fd, n) for fd, n in zip(fds, (record.manifest, *record.segments), strict=True)]
+    return Version(
+        id=record.id,
+        residence=record.residence,
+        format=record.format,
+        dtype=record.dtype,
+        verified=record.verified,
+        tensors=record.tensors,
+        nbytes=record.nbytes,
+        manifest=segments[0],
+        segments=tuple(segments[1:]),
+        used=time.monotonic(),
+        uid=record.uid,
+        state=State.RETIRED if record.retired else State.READY,
+        pinned=record.pinned,
+        recipes=set(record.recipes),
+    )
+
+
+def _name_models(left: state.State, registry: Registry) -> None:
+    for record in left.models:
+        model = Model(
+            record.name,
+            record.owner,
+            record.source,
+            [v for v in record.versions if v in registry.versions],
+            [v for v in record.derived if v in registry.versions],
+            {v: base for v, base in record.bases.items() if v in registry.versions},
+            {t: v for t, v in record.tags.items() if v in registry.versions},
+        )
+        if model.versions or model.derived:
+            registry.models[model.name] = model
+        for number in (*model.versions, *model.derived):
+            registry.versions[number].names.add(model.name)
