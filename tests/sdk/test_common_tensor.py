@@ -249,6 +249,12 @@ VALUES = [
     ("Tensor([1, 2]).fill(7)", [7, 7]),
     ("x.narrow(1, 1, 2)[0]", [1, 2]),
     ("x.diagonal()", [0, 5, 10]),
+    ("Tensor([1j, 2]).imag()", [1, 0]),
+    ("Tensor([[1j, 2]]).adjoint()", [[-1j], [2]]),
+    ("Tensor([1.0]).allclose(Tensor([1.0 + 1e-7]))", True),
+    ("Tensor([1.0, 2.0]).softmax(0).sum()", 1.0),
+    ("Tensor([1, 2]).outer(Tensor([1, 2]))", [[1, 2], [2, 4]]),
+    ("str(Tensor([1.0]).short().dtype), str(Tensor([1.0]).byte().dtype)", ("Int16", "UInt8")),
     ("float(Tensor([2.5]))", 2.5),
     ("int(Tensor(3))", 3),
     ("[10, 20, 30][Tensor(1)]", 20),
@@ -396,3 +402,12 @@ def test_dlpack_both_ways():
     assert np.shares_memory(array, unwrap(tensor))
     source = np.arange(3.0)
     assert np.shares_memory(unwrap(ms.from_dlpack(source)), source)
+
+
+def test_every_operator_that_is_a_method_exists():
+    """The table names operators that there are."""
+    from mapcell import ops
+    from mapcell.common.tensor_ops import METHODS
+
+    assert [name for name in METHODS if not callable(getattr(ops, name, None))] == []
+    assert [name for name in METHODS if not callable(getattr(Tensor, name, None))] == []

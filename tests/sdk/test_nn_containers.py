@@ -76,6 +76,7 @@ def test_sequential_indexing():
 def test_list_methods():
     """append, extend, insert, +=, del, in, reversed."""
     a, b, c, d = (Add() for _ in range(4))
+    assert [len(nn.CellList(*given)) for given in ((), ([],), (a,), (a, b), (nn.CellList([a, b]),))] == [0, 0, 1, 2, 2]
     cells = nn.CellList([a])
     assert cells.append(c) is cells
     cells.insert(1, b)
@@ -100,7 +101,10 @@ def test_list_methods():
         lambda c: c.extend([Add(), 3]),
         lambda c: c.__setitem__(0, 3),
         lambda c: c["a"],
+        lambda c: c.extend((Add(),)),
         lambda c: nn.CellList([1]),
+        lambda c: nn.CellList((Add(),)),
+        lambda c: nn.CellList(3),
     ],
 )
 def test_list_refuses(act):

@@ -25,6 +25,7 @@ from .core import TensorCore, numpy_dtype_of, operand, required_operand, sequenc
 from .dtype import Type, check, from_numpy
 from .tensor_convert import TensorConvert
 from .tensor_math import TensorMath
+from .tensor_ops import TensorOps
 from .tensor_reduce import TensorReduce
 from .tensor_shape import TensorShape, array_index
 
@@ -37,7 +38,7 @@ READ_ONLY = (
 )
 
 
-class Tensor(TensorMath, TensorShape, TensorReduce, TensorConvert):
+class Tensor(TensorMath, TensorShape, TensorReduce, TensorOps, TensorConvert):
     """A multi-dimensional array of one dtype.
 
     Args:

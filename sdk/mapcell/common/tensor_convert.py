@@ -11,7 +11,7 @@ from ..kernels import indexing
 from ..kernels.promotion import cast, is_floating
 from ..storage import LazyInit, Unfilled, array_of, initializer_of
 from .core import TensorCore, numpy_dtype_of, required_operand
-from .dtype import Type, bfloat16, bool_, check, float16, float32, float64, from_numpy, int32, int64
+from .dtype import Type, bfloat16, bool_, check, float16, float32, float64, from_numpy, int16, int32, int64, uint8
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -151,6 +151,14 @@ class TensorConvert(TensorLayout):
     def int(self) -> Tensor:
         """The elements as Int32."""
         return self.to(int32)
+
+    def short(self) -> Tensor:
+        """The elements as Int16."""
+        return self.to(int16)
+
+    def byte(self) -> Tensor:
+        """The elements as UInt8."""
+        return self.to(uint8)
 
     def long(self) -> Tensor:
         """The elements as Int64."""

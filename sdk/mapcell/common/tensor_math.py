@@ -179,6 +179,10 @@ class TensorMath(TensorCore):
         product = arithmetic.multiply(arithmetic.multiply(tensor1._array, tensor2._array), value)
         return self._wrap(arithmetic.add(self._array, product))
 
+    def allclose(self, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
+        """Whether all elements differ by at most ``atol + rtol * abs(other)``."""
+        return bool(self.isclose(other, rtol, atol, equal_nan).all())
+
     def isclose(self, x2: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
         """Whether elements differ by at most ``atol + rtol * abs(x2)``."""
         return self._wrap(np.isclose(self._array, as_array(x2._array, self._array.dtype), rtol, atol, equal_nan))

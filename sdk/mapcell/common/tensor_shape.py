@@ -96,6 +96,22 @@ class TensorShape(TensorCore):
         """The conjugate transpose of a matrix."""
         return self._wrap(np.conjugate(self._array).T)
 
+    def real(self) -> Tensor:
+        """The real parts."""
+        return self._wrap(np.real(self._array))
+
+    def imag(self) -> Tensor:
+        """The imaginary parts; zeros of real elements."""
+        return self._wrap(np.imag(self._array))
+
+    def conj(self) -> Tensor:
+        """The complex conjugate."""
+        return self._wrap(np.conjugate(self._array))
+
+    def adjoint(self) -> Tensor:
+        """The complex conjugate with the last two axes swapped."""
+        return self._wrap(shape.swapaxes(np.conjugate(self._array), -1, -2))
+
     def t(self) -> Tensor:
         """The transpose of a matrix; a vector as it is. ValueError for higher ranks."""
         if self._array.ndim > 2:

@@ -109,18 +109,16 @@ class CellList(_Ordered):
     """Holds Cells in a list; it cannot be called.
 
     Args:
-        args: one list (or iterable) of Cells, or nothing.
+        args: one list of Cells, or Cells, or nothing.
         auto_prefix: as in Cell.
 
-    TypeError for items that are no Cells.
+    TypeError for anything else.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(kwargs.get("auto_prefix", True))
-        if len(args) == 1 and isinstance(args[0], list | tuple | CellList):
-            self.extend(args[0])
-        elif args:
-            self.extend(list(args))
+        one_list = len(args) == 1 and (isinstance(args[0], CellList) or not isinstance(args[0], Cell))
+        self.extend(args[0] if one_list else list(args))
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
@@ -139,8 +137,8 @@ class CellList(_Ordered):
         return reversed(self._items())
 
     def extend(self, cells: Any) -> Self:
-        """Adds Cells at the end. TypeError unless a list, tuple or CellList of Cells; then none is added."""
-        if not isinstance(cells, list | tuple | CellList):
+        """Adds Cells at the end. TypeError unless a list or CellList of Cells; then none is added."""
+        if not isinstance(cells, list | CellList):
             raise TypeError(f"CellList: expected a list of Cells, not {type(cells).__name__}")
         for cell in [_require_cell(c, "CellList") for c in cells]:
             self.append(cell)
