@@ -52,9 +52,10 @@ def _normalised(w: Mapping[str, Array], name: str, x: Array) -> Array:
 
 
 def _attention(w: Mapping[str, Array], name: str, x: Array, mask: NDArray[np.int64]) -> Array:
-    q, k, v = (_dense(w, f"{name}.{part}", x).reshape(*x.shape[:2], HEADS, -1) for part in ("query", "key", "value"))
-    scores = np.einsum("bihd,bjhd->bhij", q, k) / np.sqrt(q.shape[-1])
+    parts = (_dense(w, f"{name}.{part}", x).reshape(*x.shape[:2], HEADS, -1) for part in ("query", "key", "value"))
+    q, k, v = (part.swapaxes(1, 2) for part in parts)
+    scores = q @ k.swapaxes(2, 3) / np.sqrt(q.shape[-1])
     scores = np.where(mask[:, None, None, :] == 1, scores, -np.inf)
     share = np.exp(scores - scores.max(-1, keepdims=True))
     share /= share.sum(-1, keepdims=True)
-    return np.einsum("bhij,bjhd->bihd", share, v).reshape(x.shape)
+    return np.asarray((share @ v).swapaxes(1, 2).reshape(x.shape))

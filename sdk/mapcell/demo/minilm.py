@@ -162,7 +162,8 @@ class SelfAttention(nn.Cell):
     def construct(self, hidden: Tensor, bias: Tensor) -> Tensor:
         """`bias`, (sentences, 1, 1, tokens), is added to the scores. The result has the shape of `hidden`."""
         query, key, value = (self._by_head(f(hidden)) for f in (self.query, self.key, self.value))
-        scores = ops.matmul(query, key.transpose(0, 1, 3, 2)) * self.scale + bias
+        # Scaling the queries is scaling the scores, of which there are many more.
+        scores = ops.matmul(query * self.scale, key.transpose(0, 1, 3, 2)) + bias
         mixed = ops.matmul(ops.softmax(scores, -1), value)
         return mixed.transpose(0, 2, 1, 3).reshape(hidden.shape)
 
