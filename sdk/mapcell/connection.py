@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CONTROL = "control.sock"
 HANDLES = "handles.sock"
 # After a restart the daemon has forgotten what it was asked: a question without an answer is put again.
-_ASK_AGAIN_SECONDS = 1.0
+_ASK_AGAIN_SECONDS = 0.2
 _RECONNECT_MS = 10
 _LOOK_AGAIN_SECONDS = 0.02
 
