@@ -34,7 +34,9 @@ NPZ_DTYPES = ("BOOL", "U8", "I8", "I16", "U16", "I32", "U32", "I64", "U64", "F16
 _NPY_ALIGN = 64
 _PADDING_ID = 0xD935
 _ZIP64_ID = 1
+# What a field of 16 or 32 bits says when its value stands in a zip64 record, and the values that have to.
 _U16, _U32 = 0xFFFF, 0xFFFFFFFF
+_WIDE_COUNT, _WIDE = _U16, _U32
 _UTF8_FLAG = 0x800
 # 1980-01-01, the first day that zip has: the same tensors make the same file.
 _DATE = 0x21
@@ -96,7 +98,7 @@ def _array(item: Item) -> tuple[bytes, memoryview]:
 
 def _local(member: _Member, head: int, align: int) -> bytes:
     """The local header, with an extra field that moves what follows `head` to a multiple of `align`."""
-    wide = member.nbytes >= _U32
+    wide = member.nbytes >= _WIDE
     extra = struct.pack("<HHQQ", _ZIP64_ID, 16, member.nbytes, member.nbytes) if wide else b""
     start = member.position + _LOCAL.size + len(member.name) + len(extra) + head
     if padding := -start % align:
@@ -104,7 +106,7 @@ def _local(member: _Member, head: int, align: int) -> bytes:
         while padding < 6:
             padding += align
         extra += struct.pack("<HHH", _PADDING_ID, padding - 4, align) + bytes(padding - 6)
-    size = _U32 if wide else member.nbytes
+    size = _narrow(member.nbytes)
     fixed = _LOCAL.pack(
         b"PK\x03\x04", _version(wide), _flags(member), 0, 0, _DATE, member.crc, size, size, len(member.name), len(extra)
     )
@@ -118,18 +120,18 @@ def _directory(members: list[_Member], position: int) -> Iterator[bytes]:
         nbytes += len(entry)
         yield entry
     count = len(members)
-    if count > _U16 - 1 or position >= _U32 or nbytes >= _U32:
+    if count >= _WIDE_COUNT or position >= _WIDE or nbytes >= _WIDE:
         version = _version(True)
         yield _END64.pack(b"PK\x06\x06", 44, version, version, 0, 0, count, count, nbytes, position)
         yield _LOCATOR64.pack(b"PK\x06\x07", 0, position + nbytes, 1)
-    few = min(count, _U16)
-    yield _END.pack(b"PK\x05\x06", 0, 0, few, few, min(nbytes, _U32), min(position, _U32), 0)
+    few = count if count < _WIDE_COUNT else _U16
+    yield _END.pack(b"PK\x05\x06", 0, 0, few, few, _narrow(nbytes), _narrow(position), 0)
 
 
 def _central(member: _Member) -> bytes:
-    wide = [value for value in (member.nbytes, member.nbytes, member.position) if value >= _U32]
+    wide = [value for value in (member.nbytes, member.nbytes, member.position) if value >= _WIDE]
     extra = struct.pack(f"<HH{len(wide)}Q", _ZIP64_ID, 8 * len(wide), *wide) if wide else b""
-    version, size = _version(bool(wide)), min(member.nbytes, _U32)
+    version, size = _version(bool(wide)), _narrow(member.nbytes)
     fixed = _CENTRAL.pack(
         b"PK\x01\x02",
         version,
@@ -147,9 +149,13 @@ def _central(member: _Member) -> bytes:
         0,
         0,
         0,
-        min(member.position, _U32),
+        _narrow(member.position),
     )
     return fixed + member.name + extra
+
+
+def _narrow(value: int) -> int:
+    return value if value < _WIDE else _U32
 
 
 def _version(zip64: bool) -> int:
