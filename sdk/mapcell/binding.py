@@ -30,6 +30,7 @@ class _Plan:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    converts: bool = False
 
 
 def bind(
@@ -41,8 +42,8 @@ def bind(
 ) -> tuple[list[str], list[str]]:
     """Ties each Parameter of `net` to its tensor in `weights`; elements are looked at when they are first used.
 
-    A tensor belongs to the Parameter of that name, else to the one at that attribute path. A dtype that differs is
-    converted at first use, into memory of this process's own; ``attach(..., dtype=...)`` converts once for all.
+    A tensor belongs to the Parameter of that name, else to the one at that attribute path. Unless `strict`, another
+    dtype is converted: by the daemon, once for all, or without one at first use, into memory of this process's own.
 
     Args:
         weights: what ``attach`` gives, or any mapping of names to ndarrays.
@@ -63,7 +64,8 @@ def bind(
     plan = _plan(net, _storages(weights), strict, renamer(rename, prefix))
     if plan.faults or (strict and (plan.missing or plan.unexpected)):
         raise BindError(_explained(plan, strict))
-    for parameter, storage in plan.bound:
+    storages = [storage for _, storage in plan.bound] if not plan.converts else fitted(plan.bound)
+    for (parameter, _), storage in zip(plan.bound, storages, strict=True):
         parameter._storage = storage
     return plan.missing, plan.unexpected
 
@@ -121,7 +123,8 @@ def _fit(plan: _Plan, parameter: Parameter, source: str, storage: Storage, stric
     if fault:
         plan.faults.append(fault)
     else:
-        plan.bound.append((parameter, fitted(storage, parameter)))
+        plan.bound.append((parameter, storage))
+        plan.converts = True
 
 
 def _explained(plan: _Plan, strict: bool) -> str:

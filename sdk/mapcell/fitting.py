@@ -7,13 +7,21 @@ among each other, and signed integers among each other; anything else has to be 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from .common.dtype import float_type, int_type
+from mapcell_formats.dtypes import code_of
+from mapcell_formats.errors import DaemonUnavailable
+
+from .common.dtype import int_type
 from .common.parameter import Parameter
 from .kernels.promotion import DType
-from .storage import Storage, converted
+from .storage import SharedView, Storage, converted, shared_entry
 
-_FAMILIES = (frozenset(t.numpy.name for t in float_type[:3]) | {"bfloat16"}, frozenset(t.numpy.name for t in int_type))
+if TYPE_CHECKING:
+    from .weights import Weights
+
+_FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})
+_FAMILIES = (_FLOATS, frozenset(t.numpy.name for t in int_type))
 
 
 def shape_fits(given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
@@ -42,9 +50,44 @@ def dtype_fault(name: str, given: Storage, parameter: Parameter, strict: bool) -
     return f"{name!r} is {given.dtype} in the checkpoint, but {wanted} in the network"
 
 
-def fitted(given: Storage, parameter: Parameter) -> Storage:
-    """`given` in the shape and dtype of `parameter`; converted at first use if it has to be."""
-    return converted(given, parameter.shape, parameter._storage.dtype)
+def fitted(pairs: Sequence[tuple[Parameter, Storage]]) -> list[Storage]:
+    """Each storage in the shape and dtype of its Parameter, as checked before.
+
+    What has to be converted is converted at first use in this process; but floating tensors of weights that a daemon
+    lends are cast by the daemon, once for all processes that ask. Raises what ``attach`` raises, but goes on without a
+    daemon that is no longer there.
+    """
+    cast = _cast_by_daemon(pairs)
+    return [
+        converted(cast.get(number, given), parameter.shape, parameter._storage.dtype)
+        for number, (parameter, given) in enumerate(pairs)
+    ]
+
+
+def _cast_by_daemon(pairs: Sequence[tuple[Parameter, Storage]]) -> dict[int, Storage]:
+    groups: dict[tuple[int, DType], tuple[Any, dict[int, str]]] = {}
+    for number, (parameter, given) in enumerate(pairs):
+        wanted = parameter._storage.dtype
+        if given.dtype == wanted or wanted.name not in _FLOATS or (shared := shared_entry(given)) is None:
+            continue
+        weights, entry = shared
+        if getattr(weights, "backend", None) == "daemon":
+            groups.setdefault((id(weights), wanted), (weights, {}))[1][number] = entry.name
+    out: dict[int, Storage] = {}
+    for (_, wanted), (weights, names) in groups.items():
+        out |= _cast(weights, wanted, names)
+    return out
+
+
+def _cast(weights: Weights, wanted: DType, names: dict[int, str]) -> dict[int, Storage]:
+    from .attaching import attach
+
+    source = weights.source or f"{weights.name}@{weights.version}"
+    try:
+        cast = attach(source, dtype=code_of(wanted), keys=tuple(names.values()), daemon="require")
+    except DaemonUnavailable:
+        return {}
+    return {number: SharedView(cast, cast.entry(name)) for number, name in names.items()}
 
 
 def listed(names: Sequence[str], limit: int = 20) -> str:

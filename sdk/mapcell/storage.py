@@ -184,6 +184,11 @@ def is_shared(storage: Storage) -> bool:
     return type(storage) is SharedView
 
 
+def shared_entry(storage: Storage) -> tuple[Any, Entry] | None:
+    """The weights and the entry that a shared storage stands for, None for any other."""
+    return (storage.weights, storage.entry) if type(storage) is SharedView else None
+
+
 def initializer_of(storage: Storage) -> Fill | None:
     """The initializer that still has to run, if one has."""
     return storage.init if type(storage) is LazyInit else None

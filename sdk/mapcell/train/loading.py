@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mapcell_formats.dtypes import code_of
 from mapcell_formats.errors import AccessDenied, FormatError, NotFound, StagingFailed
 
-from ..common.dtype import float_type
-from ..common.parameter import Parameter, named_parameter
+from ..common.parameter import named_parameter
 from ..kernels.promotion import Array
 from ..nn.cell import Cell
 from ..storage import SharedView
-from .matching import check_matches, load_param_into_net, match
+from .matching import load_param_into_net
 
 if TYPE_CHECKING:
     from ..weights import Weights
@@ -83,7 +81,7 @@ def load_checkpoint(
     if not loaded:
         raise ValueError(f"{weights.source}: the loaded parameter dict is empty after filter or specify; check them")
     if net is not None:
-        _load_into(net, loaded, weights, strict_load, remove_redundancy)
+        load_param_into_net(net, loaded, strict_load, remove_redundancy)
     return loaded
 
 
@@ -254,38 +252,3 @@ def safetensors_crc(tensors: Iterable[tuple[str, memoryview]]) -> int:
 def contents_of(array: Array) -> memoryview:
     """The bytes of an array, row by row; copied only if they do not lie so."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
-
-
-# --- Into a network
-
-
-def _load_into(net: Cell, loaded: dict[str, Any], weights: Weights, strict: bool, remove_redundancy: bool) -> None:
-    if weights.backend == "daemon" and strict is False:
-        casts = _shared_casts(net, loaded, weights)
-        load_param_into_net(net, loaded | casts, strict, remove_redundancy)
-    else:
-        load_param_into_net(net, loaded, strict, remove_redundancy)
-
-
-def _shared_casts(net: Cell, loaded: dict[str, Any], weights: Weights) -> dict[str, Parameter]:
-    """Tensors that `net` wants in another floating type, cast once by the daemon for everybody rather than here."""
-    matches, _, _ = match(net.get_parameters(), loaded, False)
-    check_matches(matches, False)
-    floating = frozenset(t.numpy for t in float_type)
-    by_dtype: dict[Any, list[str]] = {}
-    for parameter, key, storage in matches:
-        wanted = parameter._storage.dtype
-        if storage.dtype != wanted and wanted in floating:
-            by_dtype.setdefault(wanted, []).append(key)
-    out: dict[str, Parameter] = {}
-    for wanted, keys in by_dtype.items():
-        out |= _cast(weights, code_of(wanted), keys)
-    return out
-
-
-def _cast(weights: Weights, code: str, keys: list[str]) -> dict[str, Parameter]:
-    from ..attaching import attach
-
-    assert weights.source is not None
-    cast = attach(weights.source, dtype=code, keys=keys, daemon="require")
-    return {key: named_parameter(SharedView(cast, cast.entry(key)), key) for key in keys}

@@ -46,8 +46,9 @@ def load_param_into_net(
     _check_arguments(net, parameter_dict, strict_load, remove_redundancy)
     matches, missing, unused = match(list(net.get_parameters()), parameter_dict, strict_load)
     check_matches(matches, strict_load)
-    for parameter, _, storage in matches:
-        parameter._storage = fitted(storage, parameter)
+    storages = fitted([(parameter, storage) for parameter, _, storage in matches])
+    for (parameter, _, _), storage in zip(matches, storages, strict=True):
+        parameter._storage = storage
     _report(missing, unused)
     return missing, unused
 
