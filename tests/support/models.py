@@ -1,0 +1,49 @@
+"""Checkpoints whose every element tells which version it belongs to, and what is asked of a daemon about them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mapcell.connection import CONNECTIONS
+from mapcell.daemon_backend import attach_path
+from mapcell.weights import Weights
+from mapcell_formats.messages import ListModels, ModelRow
+from support.checkpoints import write_safetensors
+
+MIB = 1 << 20
+
+
+def write_model(path: Path, number: int, tensors: int = 4, mib: int = 1) -> Path:
+    """Puts a checkpoint in the place of `path`: `tensors` of `mib` MiB each, every element `number`."""
+    beside = path.with_name(path.name + ".new")
+    values = np.full(mib * MIB // 4, number, np.float32)
+    write_safetensors(beside, {f"t{i}": values for i in range(tensors)})
+    os.replace(beside, path)
+    return path
+
+
+def number_of(weights: Weights) -> int:
+    """The number that all tensors carry. AssertionError when they are not all of one version."""
+    numbers = {float(view[i]) for view in map(weights.__getitem__, weights) for i in (0, view.size // 2, -1)}
+    assert len(numbers) == 1, f"a mixture of versions: {numbers}"
+    return int(numbers.pop())
+
+
+def load(path: Path, name: str = "", residence: str = "sealed", timeout: float = 30, **options: Any) -> Weights:
+    """Weights of `path` through the daemon, called `name` there."""
+    options = {"dtype": None, "keys": None, "prefix": "", "mode": "r"} | options
+    return attach_path(str(path), timeout=timeout, residence=residence, name=name, **options)
+
+
+def tell(message: object) -> Any:
+    """The reply to a control message that is put once."""
+    return CONNECTIONS.client().ask(message, 10, repeat=False)
+
+
+def rows(name: str = "") -> list[ModelRow]:
+    """The versions of `name`, newest first; of all models when empty."""
+    return [r for r in tell(ListModels()).rows if name in ("", r.name)]
