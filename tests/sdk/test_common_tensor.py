@@ -122,7 +122,7 @@ RESULTS = [
     ("b.sum()", "Int64"),
     ("u64.sum()", "UInt64"),
     ("f16.sum()", "Float16"),
-    ("i32.mean()", "Int64"),
+    ("i32.mean()", "Int32"),
     ("bf16.mean()", "BFloat16"),
     ("i32.var()", "Float32"),
     ("i32.std()", "Float32"),
@@ -303,7 +303,8 @@ ERRORS = [
     ("~Tensor([1.0])", TypeError),
     ("Tensor([1]).div(1, rounding_mode='up')", ValueError),
     ("Tensor([1]).clamp()", ValueError),
-    ("Tensor([1]).astype('float32')", TypeError),
+    ("Tensor([1]).astype('float33')", TypeError),
+    ("Tensor([1]).astype(str)", TypeError),
     ("Tensor([1]).sum(axis='a')", TypeError),
     ("Tensor([1]).sum(nothing=1)", TypeError),
     ("Tensor([1]).masked_fill(Tensor([1]), 0)", TypeError),
@@ -411,3 +412,9 @@ def test_every_operator_that_is_a_method_exists():
 
     assert [name for name in METHODS if not callable(getattr(ops, name, None))] == []
     assert [name for name in METHODS if not callable(getattr(Tensor, name, None))] == []
+
+
+@pytest.mark.parametrize("dtype", [ms.float32, "float32", np.float32, np.dtype("float32")], ids=str)
+def test_astype_takes_names_and_numpy_types(dtype):
+    """A dtype may be given as MindSpore takes it: as an object, by name, or as NumPy's."""
+    assert Tensor([1]).astype(dtype).dtype is ms.float32

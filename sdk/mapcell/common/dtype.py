@@ -117,6 +117,17 @@ def check(dtype: object, who: str) -> Type:
     return dtype
 
 
+def meant(dtype: object, who: str) -> Type:
+    """The dtype of a mapcell dtype, a name such as "float32", a Python type, or NumPy's dtype or type. TypeError."""
+    if isinstance(dtype, str) and dtype in _BY_NAME:
+        return _BY_NAME[dtype]
+    if isinstance(dtype, type) and dtype in _BY_PYTHON:
+        return _BY_PYTHON[dtype]
+    if isinstance(dtype, np.dtype) or (isinstance(dtype, type) and issubclass(dtype, np.generic)):
+        return from_numpy(np.dtype(dtype))
+    return check(dtype, who)
+
+
 def dtype_to_nptype(type_: Type) -> type[Any]:
     """NumPy's scalar type of a dtype: ``numpy.float32`` for ``float32``."""
     return check(type_, "dtype_to_nptype").numpy.type

@@ -11,7 +11,21 @@ from ..kernels import indexing
 from ..kernels.promotion import cast, is_floating
 from ..storage import LazyInit, Unfilled, array_of, initializer_of
 from .core import TensorCore, numpy_dtype_of, required_operand
-from .dtype import Type, bfloat16, bool_, check, float16, float32, float64, from_numpy, int16, int32, int64, uint8
+from .dtype import (
+    Type,
+    bfloat16,
+    bool_,
+    check,
+    float16,
+    float32,
+    float64,
+    from_numpy,
+    int16,
+    int32,
+    int64,
+    meant,
+    uint8,
+)
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -60,6 +74,11 @@ class TensorLayout(TensorCore):
             return storage.strides
         return tuple(storage.dtype.itemsize * prod(storage.shape[i + 1 :]) for i in range(self.ndim))
 
+    def stride(self, dim: int | None = None) -> Any:
+        """Elements from one to the next along each axis as a list, or along the axis `dim`."""
+        steps = [step // self.itemsize for step in self.strides]
+        return steps if dim is None else steps[dim]
+
     def dim(self) -> int:
         """How many axes there are."""
         return self.ndim
@@ -101,9 +120,9 @@ class TensorConvert(TensorLayout):
 
     __slots__ = ()
 
-    def astype(self, dtype: Type, copy: bool = True) -> Tensor:
-        """The elements in another dtype; a copy unless `copy` is False and nothing changes."""
-        wanted = check(dtype, "astype").numpy
+    def astype(self, dtype: Type | str | type[Any], copy: bool = True) -> Tensor:
+        """The elements in another dtype, also by name or as NumPy's; a copy unless `copy` is False and it fits."""
+        wanted = meant(dtype, "astype").numpy
         array = cast(self._array, wanted)
         return self._wrap(array.copy() if copy and array is self._array else array)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..kernels import arithmetic, indexing
-from ..kernels.promotion import Array, Operand, as_array, cast, common_dtype
+from ..kernels import arithmetic, elementwise, indexing
+from ..kernels.promotion import Array, Operand, as_array, common_dtype
 from .core import TensorCore, operand, required_operand
 
 if TYPE_CHECKING:
@@ -136,29 +136,36 @@ class TensorMath(TensorCore):
 
     def div(self, value: object, *, rounding_mode: str | None = None) -> Tensor:
         """``self / value``, or rounded: "floor" downwards, "trunc" towards zero. ValueError for another mode."""
-        other = required_operand(value, "div")
-        if rounding_mode is None:
-            return self._wrap(arithmetic.divide(self._array, other))
-        if rounding_mode == "floor":
-            return self._wrap(arithmetic.floor_divide(self._array, other))
-        if rounding_mode == "trunc":
-            quotient = arithmetic.UNARY["trunc"](arithmetic.divide(self._array, other))
-            return self._wrap(cast(quotient, common_dtype(self._array, other)))
-        raise ValueError(f"div: 'rounding_mode' is None, 'floor' or 'trunc', not {rounding_mode!r}")
+        return self._wrap(elementwise.div(self._array, required_operand(value, "div"), rounding_mode))
 
     divide = div
+
+    def add(self, other: object, *, alpha: float = 1) -> Tensor:
+        """``self + alpha * other``."""
+        value = required_operand(other, "add")
+        return self._wrap(arithmetic.add(self._array, value if alpha == 1 else arithmetic.multiply(value, alpha)))
+
+    def sub(self, other: object, *, alpha: float = 1) -> Tensor:
+        """``self - alpha * other``."""
+        value = required_operand(other, "sub")
+        return self._wrap(arithmetic.subtract(self._array, value if alpha == 1 else arithmetic.multiply(value, alpha)))
+
+    subtract = sub
 
     def clamp(self, min: object = None, max: object = None) -> Tensor:
         """The elements kept within `min` and `max`, Tensors or numbers. ValueError when both are None."""
         low = None if min is None else required_operand(min, "clamp")
         high = None if max is None else required_operand(max, "clamp")
-        return self._wrap(arithmetic.clip(self._array, low, high))
+        return self._wrap(elementwise.clamp(self._array, low, high))
 
     clip = clamp
 
     def round(self, decimals: int = 0) -> Tensor:
         """Rounded to the nearest even of `decimals` places; integers are left alone."""
         return self._wrap(arithmetic.rounding(lambda a: np.round(a, decimals), self._array))
+
+    def __round__(self, ndigits: int = 0) -> Tensor:
+        return self.round(ndigits)
 
     def masked_fill(self, mask: Tensor, value: object) -> Tensor:
         """A copy with `value` where the bool Tensor `mask` is True."""
@@ -208,7 +215,7 @@ def _binary_method(name: str, kernel: BinaryKernel) -> Callable[[TensorMath, obj
 
 _SECOND_NAMES = {
     "absolute": "abs", "negative": "neg", "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arctan2": "atan2",
-    "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh", "subtract": "sub", "multiply": "mul", "eq": "equal",
+    "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh", "multiply": "mul", "eq": "equal",
     "ne": "not_equal", "gt": "greater", "ge": "greater_equal", "lt": "less", "le": "less_equal", "floor_divide":
     "floor_div", "true_divide": "div",
 }  # fmt: skip
@@ -216,8 +223,8 @@ _SECOND_NAMES = {
 
 def _install() -> None:
     """Methods that differ in nothing but their kernel come from the kernels' tables."""
-    methods: dict[str, Callable[..., Tensor]] = {n: _unary_method(n, k) for n, k in arithmetic.UNARY.items()}
-    methods |= {n: _binary_method(n, k) for n, k in arithmetic.BINARY.items()}
+    methods: dict[str, Callable[..., Tensor]] = {n: _unary_method(n, k) for n, k in elementwise.UNARY.items()}
+    methods |= {n: _binary_method(n, k) for n, k in elementwise.BINARY.items()}
     methods |= {second: methods[first] for second, first in _SECOND_NAMES.items() if first in methods}
     for name, method in methods.items():
         if name not in TensorMath.__dict__:

@@ -12,10 +12,10 @@ METHODS = (
     "cholesky", "copysign", "count_nonzero", "cross", "cummax", "cummin", "deg2rad", "det", "diag", "diff", "dot",
     "dsplit", "fliplr", "flipud", "float_power", "fmax", "fmin", "frac", "gcd", "ger", "hardshrink", "heaviside",
     "hsplit", "hypot", "index_add", "index_fill", "inner", "inv", "inverse", "invert", "isneginf", "isposinf", "isreal",
-    "lcm", "ldexp", "lerp", "logaddexp", "logaddexp2", "logcumsumexp", "logit", "median", "mm", "multinomial", "mv",
-    "nan_to_num", "nanmean", "nansum", "nextafter", "outer", "positive", "rad2deg", "reverse", "rot90", "scatter",
-    "searchsorted", "sgn", "signbit", "sinc", "softmax", "svd", "tensor_split", "trace", "unfold", "unique_consecutive",
-    "vsplit", "xdivy", "xlogy",
+    "lcm", "ldexp", "lerp", "logaddexp", "logaddexp2", "logcumsumexp", "logit", "median", "mm", "msort", "multinomial",
+    "mv", "nan_to_num", "nanmean", "nansum", "nextafter", "outer", "positive", "rad2deg", "reverse", "rot90", "scatter",
+    "sgn", "signbit", "sinc", "softmax", "svd", "tensor_split", "top_k", "trace", "unfold",
+    "unique_consecutive", "vsplit", "xdivy", "xlogy",
 )  # fmt: skip
 
 
@@ -23,6 +23,10 @@ class TensorOps(TensorCore):
     """The operators of `METHODS` as methods."""
 
     __slots__ = ()
+
+    def searchsorted(self, v: Any, side: str = "left") -> Any:
+        """Where each of `v` would have to be inserted into the sorted last axis (Int32; the operator says Int64)."""
+        return _method("searchsorted")(self, v, side=side, out_int32=True)
 
 
 def _method(name: str) -> Callable[..., Any]:

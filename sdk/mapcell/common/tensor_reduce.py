@@ -69,7 +69,7 @@ class TensorReduce(TensorCore):
         return self._wrap(reduce.sum(self._array, r.axis, r.keepdims, r.dtype))
 
     def mean(self, *args: Any, **kwargs: Any) -> Tensor:
-        """``mean(axis=None, keep_dims=False, *, dtype=None)``; the mean of integers is Int64, truncated."""
+        """``mean(axis=None, keep_dims=False, *, dtype=None)``; the mean of integers is truncated."""
         r = arguments("mean", args, kwargs)
         return self._wrap(reduce.mean(self._array, r.axis, r.keepdims, r.dtype))
 

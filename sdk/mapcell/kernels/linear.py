@@ -72,8 +72,8 @@ def tensordot(a: Array, b: Array, axes: int | Sequence[Any]) -> Array:
 
 @in_float32
 def outer(a: Array, b: Array) -> Array:
-    """The products of each element of the 1-D `a` with each of the 1-D `b`."""
-    return np.multiply.outer(a, b)
+    """The products of each element of `a` with each of `b`, both flattened."""
+    return np.asarray(np.multiply.outer(a.reshape(-1), b.reshape(-1)))
 
 
 @in_float32

@@ -1,4 +1,4 @@
-"""Reductions over axes, with MindSpore's result types: integers sum to Int64, their mean is Int64 truncated.
+"""Reductions over axes, with MindSpore's result types: integers sum to Int64, their mean is truncated.
 
 `axis` is None or () for all axes, an int, or a tuple of ints.
 """
@@ -45,8 +45,8 @@ def prod(a: Array, axis: Axis = None, keepdims: bool = False, dtype: DType | Non
 
 
 def mean(a: Array, axis: Axis = None, keepdims: bool = False, dtype: DType | None = None) -> Array:
-    """The mean; of integers truncated to Int64 unless `dtype` says otherwise."""
-    out = dtype or _sum_dtype(a.dtype)
+    """The mean; of integers truncated in their own type unless `dtype` says otherwise, of bools Int64."""
+    out = dtype or (INT64 if a.dtype.kind == "b" else a.dtype)
     wide = np.dtype(np.float64) if not is_inexact(a.dtype) else compute_dtype(a.dtype)
     with np.errstate(all="ignore"):
         return cast(np.asarray(np.mean(cast(a, wide), axis=axes(axis), keepdims=keepdims)), out)

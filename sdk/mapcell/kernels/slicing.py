@@ -63,6 +63,13 @@ def _entry(i: int, begin: int, end: int, stride: int, masks: Masks) -> Any:
     return slice(None if masks.begin & bit else begin, None if masks.end & bit else end, stride)
 
 
+def diag_of_all(a: Array) -> Array:
+    """Zeros of shape (*a.shape, *a.shape) with a[i] at [i, i]."""
+    out = np.zeros((a.size, a.size), a.dtype)
+    np.fill_diagonal(out, a.reshape(-1))
+    return out.reshape(*a.shape, *a.shape)
+
+
 def diag_embed(a: Array, offset: int = 0, axis1: int = -2, axis2: int = -1) -> Array:
     """Matrices over the axes `axis1` and `axis2` of the result with the last axis of `a` on a diagonal."""
     n = a.shape[-1] + abs(offset)

@@ -52,9 +52,7 @@ def _dtype(dtype: Type | None) -> np.dtype[Any] | None:
 @_spelled
 def mean(x: Tensor, axis: Axis = None, keep_dims: bool = False) -> Tensor:
     """The mean; of integers truncated."""
-    source = array(x, "mean")
-    out = source.dtype if source.dtype.kind in "iu" else None
-    return wrap(reduce.mean(source, axis, keep_dims, out))
+    return call(reduce.mean, x, axis, keep_dims)
 
 
 @_spelled

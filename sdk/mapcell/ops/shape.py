@@ -293,8 +293,8 @@ def atleast_3d(inputs: Tensor) -> Tensor:
 
 
 def diag(input: Tensor) -> Tensor:
-    """A matrix with a vector on its diagonal, or the diagonal of a matrix."""
-    return wrap(np.diag(array(input, "diag")))
+    """Twice as many axes, with the elements where both halves of the position are equal: a vector gives a matrix."""
+    return call(slicing.diag_of_all, input)
 
 
 def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
