@@ -6,17 +6,16 @@ Nothing here changes what a Cell computes, but `set_train`, which layers such as
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
+from ..log import warn
 from .cell_precision import CellPrecision
 from .cell_tree import CellTree
 
 if TYPE_CHECKING:
     from ..common.parameter import Parameter
 
-_log = logging.getLogger("mapcell")
 _RECOMPUTE = frozenset({"mp_comm_recompute", "parallel_optimizer_comm_recompute", "recompute_slice_activation"})
 
 
@@ -134,7 +133,7 @@ class CellFlags(CellPrecision):
     def set_jit_config(self, jit_config: Any) -> None:
         """Keeps a JitConfig; a second one is ignored with a warning in the log."""
         if self._jit_config is not None:
-            _log.warning("set_jit_config: the first JitConfig stays")
+            warn("set_jit_config: the first JitConfig stays")
             return
         self._jit_config = jit_config
 

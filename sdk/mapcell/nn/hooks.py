@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, TypeVar
 
-_log = logging.getLogger("mapcell")
+from ..log import warn
+
 _handle_ids = count(1)
 Hook = Callable[..., Any]
 T = TypeVar("T")
@@ -110,7 +110,7 @@ class CellHooks:
             try:
                 _after(self, hook, args, kwargs, None)
             except Exception:  # the error of construct is the one to report
-                _log.warning("a forward hook with always_call failed after construct did", exc_info=True)
+                warn("a forward hook with always_call failed after construct did", exc_info=True)
 
 
 def _after(cell: CellHooks, hook: _ForwardHook, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:

@@ -9,7 +9,6 @@ Source: https://www.mindspore.cn/docs/en/master/api_python/mindspore/mindspore.l
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,10 +16,10 @@ from mapcell_formats.manifest import near
 
 from ..common.parameter import Parameter
 from ..fitting import dtype_fault, fitted, listed, shape_fault, shape_fits
+from ..log import warn
 from ..nn.cell import Cell
 from ..storage import Storage
 
-_log = logging.getLogger("mapcell")
 # Names of accumulated gradients, which no checkpoint for inference has.
 _IGNORED_PREFIX = "accu_grads"
 _NEAR_NAMES_FOR = 5
@@ -90,7 +89,7 @@ def _behind_prefixes(missing: list[Parameter], given: Mapping[str, Any]) -> list
             tried.add(prefix)
             taken = _behind(prefix, remaining.values(), given)
             if taken:
-                _log.warning("%d parameters were found behind the prefix %r and loaded from there", len(taken), prefix)
+                warn("%d parameters were found behind the prefix %r and loaded from there", len(taken), prefix)
             found += taken
             for p, _, _ in taken:
                 del remaining[id(p)]
@@ -156,4 +155,4 @@ def _report(missing: list[str], unused: list[str]) -> None:
     if not missing:
         return
     hints = "".join(f"; {name!r}{near(name, unused)}" for name in missing[:_NEAR_NAMES_FOR] if near(name, unused))
-    _log.warning("%d parameters of the network were not loaded: %s%s", len(missing), listed(missing), hints)
+    warn("%d parameters of the network were not loaded: %s%s", len(missing), listed(missing), hints)
