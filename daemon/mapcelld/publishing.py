@@ -12,7 +12,7 @@ from pathlib import Path
 from mapcell_formats.checkpoint import Checkpoint
 from mapcell_formats.digest import content_digest, file_identity, provisional_id
 from mapcell_formats.errors import StagingFailed, UnsupportedFormat
-from mapcell_formats.layout import Layout, plan
+from mapcell_formats.layout import Layout, common_dtype, plan
 from mapcell_formats.manifest import Description, TensorEntry, encode_manifest
 from mapcell_formats.messages import Job, Manner, Progress, Sized, Staged
 from mapcell_formats.source import FileSource
@@ -185,12 +185,11 @@ def _hand_over(
     sizes: Sequence[int],
     segments: Sequence[int],
 ) -> None:
-    dtypes = {e.dtype for e in entries}
     staged = Staged(
         version=about.version,
         residence=about.residence,
         format=about.format,
-        dtype=dtypes.pop() if len(dtypes) == 1 else "mixed",
+        dtype=common_dtype({e.dtype for e in entries}),
         verified=about.verified,
         tensors=len(entries),
         manifest=len(manifest),

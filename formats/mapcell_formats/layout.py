@@ -6,7 +6,7 @@ or more starts on a page, so that a partial read touches none of its neighbour's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .checkpoint import SourceTensor
@@ -34,6 +34,12 @@ def align(offset: int, alignment: int) -> int:
 def cast_dtype(dtype: str, target: str | None) -> str:
     """The dtype that a tensor of `dtype` has in a version derived for `target`: only floating tensors change."""
     return target if target is not None and dtype in FLOATING else dtype
+
+
+def common_dtype(dtypes: Collection[str]) -> str:
+    """What to call a version's dtype: that of its floating tensors, which a cast is about, else of all; or "mixed"."""
+    chosen = {d for d in dtypes if d in FLOATING} or set(dtypes)
+    return chosen.pop() if len(chosen) == 1 else "mixed"
 
 
 def plan(tensors: Sequence[SourceTensor], target: str | None = None) -> Layout:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mapcell_formats.checkpoint import SourceTensor
 from mapcell_formats.dtypes import CODES, FLOATING, ITEMSIZE
-from mapcell_formats.layout import ALIGNMENT, PAGE, PAGE_ALIGNED_FROM, align, cast_dtype, plan
+from mapcell_formats.layout import ALIGNMENT, PAGE, PAGE_ALIGNED_FROM, align, cast_dtype, common_dtype, plan
 
 _TENSORS = st.lists(
     st.builds(
@@ -70,3 +70,20 @@ def test_cast_dtype(dtype: str, target: str | None) -> None:
 def test_align(offset: int, expected: int) -> None:
     """The first multiple at or after an offset."""
     assert align(offset, 256) == expected
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "name"),
+    [
+        ({"F32"}, "F32"),
+        ({"F32", "I64"}, "F32"),
+        ({"I64", "U8", "BF16"}, "BF16"),
+        ({"F32", "BF16"}, "mixed"),
+        ({"I64"}, "I64"),
+        ({"I64", "U8"}, "mixed"),
+        (set(), "mixed"),
+    ],
+)
+def test_dtype_of_a_version_is_that_of_its_floats(dtypes: set[str], name: str) -> None:
+    """Integers beside floats of one kind do not make a version "mixed": a cast would leave them alone."""
+    assert common_dtype(dtypes) == name
