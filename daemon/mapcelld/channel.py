@@ -72,11 +72,20 @@ def receive(sock: socket.socket, max_bytes: int, max_fds: int) -> tuple[bytes, l
 
     ProtocolError when the message or its descriptors were cut off; those that came are closed.
     """
-    payload, fds, flags, _ = socket.recv_fds(sock, max_bytes, max_fds, socket.MSG_CMSG_CLOEXEC)
+    # Not socket.recv_fds: it ignores the flags that it is given.
+    payload, ancillary, flags, _ = sock.recvmsg(max_bytes, _room(max_fds), socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(data[: len(data) // fds.itemsize * fds.itemsize])
     if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
         close_all(fds)
         raise ProtocolError(f"message of more than {max_bytes} bytes or {max_fds} descriptors")
     return payload, list(fds)
+
+
+def _room(max_fds: int) -> int:
+    return socket.CMSG_LEN(max_fds * array.array("i").itemsize) if max_fds else 0
 
 
 def peek(sock: socket.socket, max_bytes: int) -> bytes:

@@ -30,9 +30,10 @@ def create(name: str, nbytes: int) -> int:
         fd = os.memfd_create(name, flags)
     try:
         os.ftruncate(fd, nbytes)
-    except OSError as exc:
+    # What does not fit the kernel's file sizes is refused by Python itself.
+    except (OSError, OverflowError) as exc:
         os.close(fd)
-        raise StagingFailed(f"no room for {nbytes} bytes of memory: {exc.strerror}") from exc
+        raise StagingFailed(f"no room for {nbytes} bytes of memory: {exc}") from exc
     return fd
 
 

@@ -6,6 +6,7 @@ import os
 import select
 import socket
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
@@ -25,6 +26,8 @@ T = TypeVar("T")
 _RENEW_SECONDS = 1.0
 _RETRY_SECONDS = 0.02
 _LOOK_SECONDS = 0.2
+# For the descriptors of one grant: the manifest's, and one for each segment.
+_ROOM = socket.CMSG_LEN((messages.MAX_DESCRIPTORS + 1) * array("i").itemsize)
 
 
 class Lease:
@@ -163,16 +166,22 @@ def _send(sock: socket.socket, folder: Path, ticket: Ticket, offer: Sequence[int
 def _receive(sock: socket.socket, folder: Path, until: float) -> tuple[Grant | Progress | Refused, list[int]]:
     sock.settimeout(max(until - time.monotonic(), 0.001))
     try:
-        payload, fds, _, _ = socket.recv_fds(
-            sock, messages.MAX_HANDLE_BYTES, messages.MAX_DESCRIPTORS + 1, socket.MSG_CMSG_CLOEXEC
-        )
+        # Not socket.recv_fds: it ignores its flags, and a program that this process starts would inherit the handles.
+        payload, ancillary, _, _ = sock.recvmsg(messages.MAX_HANDLE_BYTES, _ROOM, socket.MSG_CMSG_CLOEXEC)
     except TimeoutError:
         raise StagingFailed("not ready in time; give a longer timeout=, or load it beforehand") from None
     except OSError as exc:
         raise _gone(folder, exc.strerror) from exc
     if not payload:
         raise _gone(folder, "it ended")
-    _, message = wire.decode(payload, messages.HANDOUTS)
+    fds = array("i", b"".join(data for _, kind, data in ancillary if kind == socket.SCM_RIGHTS))
+    try:
+        _, message = wire.decode(payload, messages.HANDOUTS)
+        if fds and not isinstance(message, Grant):
+            raise ProtocolError(f"{len(fds)} descriptors came with {type(message).__name__}")
+    except ProtocolError:
+        close_all(fds)
+        raise
     return message, list(fds)
 
 

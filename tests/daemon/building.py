@@ -10,8 +10,12 @@ from mapcelld.segment import Segment
 
 
 def sealed_segment(data: bytes = b"x") -> Segment:
-    """A segment over sealed memory that holds `data`. The caller closes it."""
-    return Segment(memfd.sealed_copy("test", data), len(data))
+    """A segment over sealed memory that holds `data`, read-only as the daemon holds it. The caller closes it."""
+    made = Segment(memfd.sealed_copy("test", data), len(data))
+    try:
+        return Segment(made.reopen(), len(data))
+    finally:
+        made.close()
 
 
 def version(number: str, *, nbytes: int = 100, used: float = 0.0, **fields: object) -> Version:
