@@ -90,10 +90,8 @@ def convert(
     with opened(os.path.abspath(os.path.expanduser(source))) as (_, checkpoint):
         done = converting.convert(checkpoint, path, align=align, dtype=dtype or None, prefix=prefix, rename=rules)
     if done.left_out:
-        names = ", ".join(done.left_out[:5]) + (" ..." if len(done.left_out) > 5 else "")
-        output.say(
-            f"left out {output.count(len(done.left_out), 'string')}, which a .{done.format} cannot hold: {names}"
-        )
+        names = ", ".join(done.left_out[:_SHOWN]) + (" ..." if len(done.left_out) > _SHOWN else "")
+        output.say(f"left out {output.count(len(done.left_out), 'string')} of the checkpoint: {names}")
     seconds = time.monotonic() - began
     if as_json:
         output.emit(
