@@ -13,6 +13,7 @@ storage share the elements too.
 
 from __future__ import annotations
 
+import os
 from threading import RLock
 from typing import Any, Protocol, TypeAlias
 
@@ -49,6 +50,10 @@ class Fill(Protocol):
 
 # One lock for all: initializers draw from one random stream, and one of them may read another lazy Parameter.
 _INITIALISING = RLock()
+# A child must not inherit the lock in the hands of a thread that it does not have.
+os.register_at_fork(
+    before=_INITIALISING.acquire, after_in_parent=_INITIALISING.release, after_in_child=_INITIALISING.release
+)
 
 
 class LazyInit:

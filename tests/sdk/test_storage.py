@@ -1,6 +1,9 @@
 """Storages: what is known without data, and when elements are made."""
 
+import os
+import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -150,3 +153,27 @@ def test_converting_the_shape_alone_copies_nothing():
     array = array_of(converted(SharedView(weights, ENTRY), (3, 2), F32))
     assert np.shares_memory(array, weights["w"])
     assert not array.flags.writeable
+
+
+# Newer Pythons warn of forking with threads, which is what this is about.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_child_forked_during_an_initialisation_can_initialise():
+    """The fork waits for the thread that initialises, so that the child finds no lock held."""
+    started = threading.Event()
+
+    def slow(arr):
+        started.set()
+        time.sleep(0.2)
+        arr[...] = 3
+
+    storage, mine = LazyInit(slow, (2,), F32), LazyInit(fill_ones, (2,), F32)
+    thread = threading.Thread(target=lambda: array_of(storage))
+    thread.start()
+    started.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        fine = array_of(mine).tolist() == [1, 1] and array_of(storage).tolist() == [3, 3]
+        os._exit(0 if fine else 1)
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
