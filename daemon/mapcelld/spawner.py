@@ -87,6 +87,7 @@ def _fork(sock: socket.socket, fd: int) -> int:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         sock.close()
         _die_with_parent()
+        _offer_to_the_oom_killer()
         # Staging may take its time; whoever attaches meanwhile, and the workers' own answers, may not.
         os.nice(_NICENESS)
         with socket.socket(fileno=fd) as job:
@@ -108,6 +109,12 @@ def _reap(children: set[int]) -> None:
 
 def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _offer_to_the_oom_killer() -> None:
+    # It is the stager that allocates: its job fails then, and nobody loses the daemon with everything that it holds.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+        score.write("1000")
 
 
 def _preload() -> None:
