@@ -4,22 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 
-from . import encrypted_ckpt, gguf, mindspore_ckpt, safetensors
+from . import encrypted_ckpt, gguf, mindspore_ckpt, npy, npz, safetensors, zip_archive
 from .checkpoint import HEAD_BYTES, Checkpoint, Reader, SourceTensor
 from .errors import FormatError, UnsupportedFormat
 from .index import is_index, parse_index
 from .source import ByteSource, read
 
-READERS: tuple[Reader, ...] = (safetensors.READER, mindspore_ckpt.READER, gguf.READER)
+
+class _ZipReader:
+    """Reads whatever has zip archives for files, told apart by what is in them."""
+
+    format = "zip"
+
+    def accepts(self, head: bytes, size: int) -> bool:
+        return head.startswith(zip_archive.MAGIC)
+
+    def parse(self, source: ByteSource) -> Checkpoint:
+        archive = zip_archive.read_archive(source)
+        for reader in ARCHIVES:
+            if reader.holds(archive):
+                return reader.parse_archive(archive)
+        names = ", ".join(name[:40] for name in islice(archive.members, 3)) or "nothing"
+        message = f"is a zip archive that holds {names}"
+        raise UnsupportedFormat(message, path=source.path, offset=0, expected="arrays (.npz) or a torch checkpoint")
+
+
+ARCHIVES: tuple[zip_archive.ArchiveReader, ...] = (npz.READER,)
+READERS: tuple[Reader, ...] = (safetensors.READER, mindspore_ckpt.READER, gguf.READER, npy.READER, _ZipReader())
 
 _CONVERT = "convert it to safetensors with the library that wrote it"
 # What other files begin with, what they are, and what their owner can do.
 _KNOWN: tuple[tuple[bytes, str, str], ...] = (
-    (b"PK\x03\x04", "a zip archive: a torch checkpoint (.pt, .pth, .bin) or an .npz", _CONVERT),
     (b"PK\x05\x06", "an empty zip archive", "save the checkpoint again"),
     (b"FUGG", "a big-endian GGUF model", _CONVERT),
-    (b"\x93NUMPY", "one NumPy array (.npy)", "save it as safetensors"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras, .h5)", _CONVERT),
     (b"\x1f\x8b", "gzip", "unpack it first"),
     (b"(\xb5/\xfd", "zstandard", "unpack it first"),
@@ -34,7 +53,7 @@ _KNOWN: tuple[tuple[bytes, str, str], ...] = (
     (b"<!DOCTYPE", "a web page, probably a download's error page", "download the file again"),
     (b"<html", "a web page, probably a download's error page", "download the file again"),
 )
-_EXPECTED = "a safetensors file, a MindSpore .ckpt or a GGUF model"
+_EXPECTED = "safetensors, MindSpore .ckpt, GGUF, .npy, .npz or a torch file"
 
 
 def read_checkpoint(sources: Sequence[ByteSource], *, key: bytes | None = None, mode: str = "AES-GCM") -> Checkpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import dataclass
 
 from mapcell_formats.errors import StagingFailed
@@ -78,3 +79,16 @@ def record(name: str | bytes, proto: bytes | None = None) -> bytes:
     """One record of a .ckpt."""
     tag = name.encode() if isinstance(name, str) else name
     return field(1, field(1, tag) + field(2, tensor() if proto is None else proto))
+
+
+def npy_file(header: str | bytes, body: bytes = b"", version: bytes = b"\x01\x00", length: int | None = None) -> bytes:
+    """A .npy of `header`; `length` overrides what it claims for it."""
+    text = header if isinstance(header, bytes) else header.encode()
+    width = 2 if version[0] == 1 else 4
+    return b"\x93NUMPY" + version + (len(text) if length is None else length).to_bytes(width, "little") + text + body
+
+
+def deflated(data: bytes) -> bytes:
+    """`data` as a raw deflate stream, as zip has it."""
+    packer = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return packer.compress(data) + packer.flush()

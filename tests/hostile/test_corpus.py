@@ -11,13 +11,13 @@ from typing import Protocol
 
 import pytest
 
-from mapcell_formats import gguf, mindspore_ckpt, safetensors
+from mapcell_formats import gguf, mindspore_ckpt, npy, npz, safetensors
 from mapcell_formats.detect import read_checkpoint
 from mapcell_formats.errors import FormatError
 from mapcell_formats.index import parse_index
 from mapcell_formats.source import ByteSource, FileSource
 
-from . import corpus_ckpt, corpus_gguf, corpus_index, corpus_safetensors
+from . import corpus_ckpt, corpus_gguf, corpus_index, corpus_npy, corpus_safetensors, corpus_zip
 from .building import PATH, Case
 
 PEAK_BYTES = 64 * 1024 * 1024
@@ -41,6 +41,8 @@ KINDS: dict[str, tuple[Corpus, Parse]] = {
     "mindspore": (corpus_ckpt, mindspore_ckpt.READER.parse),
     "gguf": (corpus_gguf, gguf.READER.parse),
     "index": (corpus_index, parse_index),
+    "npy": (corpus_npy, npy.READER.parse),
+    "zip": (corpus_zip, npz.READER.parse),
 }
 
 
@@ -109,6 +111,8 @@ SOUND = {
     "mindspore": [corpus_ckpt.SMALL],
     "gguf": [corpus_gguf.SMALL, corpus_gguf.small(version=1)],
     "index": [corpus_index.SMALL],
+    "npy": [corpus_npy.SMALL],
+    "zip": [corpus_zip.SMALL],
 }
 
 

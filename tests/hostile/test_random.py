@@ -17,7 +17,7 @@ from mapcell_formats.errors import FormatError
 from mapcell_formats.items import TensorItem
 from mapcell_formats.source import read
 
-from . import corpus_ckpt, corpus_gguf, corpus_index, corpus_safetensors
+from . import corpus_ckpt, corpus_gguf, corpus_index, corpus_npy, corpus_safetensors, corpus_zip
 from .building import MemorySource
 
 KEY = bytes(16)
@@ -34,6 +34,8 @@ SEEDS = {
     "gguf": corpus_gguf.SMALL,
     "gguf 1": corpus_gguf.small(version=1),
     "index": corpus_index.SMALL,
+    "npy": corpus_npy.SMALL,
+    "npz": corpus_zip.SMALL,
     **{mode: _encrypted(mode) for mode in encrypted_ckpt.KEY_BYTES},
 }
 
