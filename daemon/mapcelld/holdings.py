@@ -50,6 +50,8 @@ class Holdings:
         self._closer = ThreadPoolExecutor(1, "closer")
         self._lingering = Lingering(self._close_later)
         self._locked: dict[str, LockedPages] = {}
+        self.published = 0
+        self.evicted = 0
 
     def configure(self, config: Config, access: Access) -> None:
         """Goes by another configuration from here on."""
@@ -63,6 +65,7 @@ class Holdings:
         if wanted.startswith("blake3:") and version.id != wanted:
             self.discard([version.manifest, *version.segments])
             raise StagingFailed(f"{staging.plan.paths[0]} is {version.id}, but its digest has to be {wanted}")
+        self.published += 1
         version.used, version.uid = time.monotonic(), staging.uid
         held = self.registry.add(version, recipe)
         if held is not version:
@@ -126,6 +129,11 @@ class Holdings:
         else:
             self.discard(version.segments)
 
+    def evict(self, version: Version) -> None:
+        """Drops `version` to make room."""
+        self.evicted += 1
+        self.drop(version)
+
     def discard(self, segments: Iterable[Segment]) -> None:
         """Closes segments that nobody was given."""
         for segment in segments:
@@ -158,7 +166,7 @@ class Holdings:
             )
         for version in victims:
             log.info("evicted: version=%s bytes=%d", version.id, version.nbytes)
-            self.drop(version)
+            self.evict(version)
 
     # --- leases -----------------------------------------------------------------------------------------------------
 

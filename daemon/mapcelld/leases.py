@@ -22,13 +22,15 @@ class Lease:
 
 @dataclass(slots=True)
 class Leases:
-    """Every lease in force, in the order in which they began."""
+    """Every lease in force, in the order in which they began; `begun` counts all that ever did."""
 
+    begun: int = 0
     _held: dict[Lease, None] = field(default_factory=dict)
     _per_uid: Counter[int] = field(default_factory=Counter)
 
     def begin(self, lease: Lease, now: float) -> None:
         """Takes `lease` in and counts it on its version."""
+        self.begun += 1
         self._held[lease] = None
         self._per_uid[lease.holder.uid] += 1
         lease.version.leases += 1

@@ -92,12 +92,17 @@ Sees = Callable[[Model], bool]
 
 
 def split_name(name: str) -> tuple[str, str, str]:
-    """(model, tag, version) of "model", "model:tag" or "model@version"; what is not said is ""."""
-    if "@" in name:
-        model, _, version = name.partition("@")
+    """(model, tag, version) of "model", "model:tag" or "model@version"; what is not said is "".
+
+    A path may hold both signs: it is cut at the last, and only where no folder follows.
+    """
+    model, at, version = name.rpartition("@")
+    if at and "/" not in version:
         return model, "", version
-    model, _, tag = name.partition(":")
-    return model, tag, ""
+    model, colon, tag = name.rpartition(":")
+    if colon and "/" not in tag:
+        return model, tag, ""
+    return name, "", ""
 
 
 @dataclass(slots=True)
@@ -155,20 +160,37 @@ class Registry:
             raise NotFound(f"no model {name!r}{near(name, known)}; `mapcell ls` lists them", model=name)
         return model
 
+    def meaning(self, name: str, sees: Sees) -> tuple[Model, str, str]:
+        """The model, tag and version that `name` means, as `split_name` cuts it. NotFound as `model` raises it."""
+        whole = self.models.get(name)
+        # A path is a name as it stands, whatever signs it holds.
+        if whole is not None and sees(whole):
+            return whole, "", ""
+        base, tag, prefix = split_name(name)
+        return self.model(base, sees), tag, prefix
+
     def resolve(self, name: str, sees: Sees) -> tuple[Model, Version]:
         """The model and READY version that `name` means: the newest, the tagged, or the one whose id begins so."""
-        base, tag, prefix = split_name(name)
-        model = self.model(base, sees)
-        ready = [v for v in map(self.versions.__getitem__, model.versions) if v.state is State.READY]
+        model, tag, prefix = self.meaning(name, sees)
+        return model, self.choose(model, tag, prefix)
+
+    def choose(self, model: Model, tag: str, prefix: str) -> Version:
+        """The newest READY version of `model`, the one tagged so, or the one whose id begins so. NotFound otherwise.
+
+        A derived one is meant by its id alone, unless the model has no others.
+        """
+        known = [*model.derived, *model.versions] if prefix or not model.versions else model.versions
+        ready = [v for v in map(self.versions.__getitem__, known) if v.state is State.READY]
         if tag and tag != "latest":
             ready = [v for v in ready if model.tags.get(tag) == v.id]
-        if prefix:
-            ready = [v for v in ready if v.id.startswith(prefix)]
+        ready = [v for v in ready if v.id.startswith(prefix)]
+        name = model.name
         if not ready:
-            raise NotFound(f"model {base!r} has no version {name!r}; `mapcell show {base}` lists them", model=name)
+            asked = f"{name}:{tag}" if tag else f"{name}@{prefix}" if prefix else name
+            raise NotFound(f"model {name!r} has no version {asked!r}; `mapcell show {name}` lists them", model=asked)
         if prefix and len(ready) > 1:
-            raise NotFound(f"{prefix!r} begins the ids of {len(ready)} versions of {base!r}; give more digits")
-        return model, ready[-1]
+            raise NotFound(f"{prefix!r} begins the ids of {len(ready)} versions of {name!r}; give more digits")
+        return ready[-1]
 
     def retire(self, model: Model, version: Version) -> None:
         """Takes `version` from `model`; the version is RETIRED once no other model has it. Nothing when it has not."""

@@ -82,7 +82,7 @@ class Requests:
         _check_selection(request.selection)
         plan, intent = self._unloaded(who, request.name)
         if plan is not None:
-            return self._issue(who, Right(intent, plan=plan))
+            return self._issue(who, Right(intent, plan=plan, hold=request.hold))
         model, version = self._resolve(who, request.name)
         wanted = request.selection
         if not wanted.dtype or version.dtype == wanted.dtype:
@@ -92,7 +92,7 @@ class Requests:
             return self._issue(who, Right(Intent(model.name), made))
         plan = Plan("derive", (version.id,), wanted, "sealed", base=version, manner=self._manner())
         intent = Intent(model.name, model.owner, model.source, role="derived", base=version.id)
-        return self._issue(who, Right(intent, plan=plan))
+        return self._issue(who, Right(intent, plan=plan, hold=request.hold))
 
     def offer(self, who: Credentials, request: messages.Offer) -> Ticket:
         """A ticket to redeem with descriptors of one's own."""
@@ -119,11 +119,14 @@ class Requests:
     # --- looking ----------------------------------------------------------------------------------------------------
 
     def list_models(self, who: Credentials, _: object) -> messages.Models:
-        """Every version that the asker may see, and what is being staged."""
+        """Every version that the asker may see, what is being staged, and what could be."""
         return messages.Models(tuple(self._rows(who)))
 
     def resolve(self, who: Credentials, request: messages.Resolve) -> messages.Models:
-        """The one row that a name means now."""
+        """The one row that a name means now; one without a version while there is none."""
+        for row in self._absent(who):
+            if row.name == request.name and row.name not in self._registry.models:
+                return messages.Models((row,))
         return messages.Models((_row(*self._resolve(who, request.name)),))
 
     def list_leases(self, who: Credentials, _: object) -> messages.Leases:
@@ -154,11 +157,15 @@ class Requests:
             ),
             runtime=self._runtime,
             bytes_read=self._staging.bytes_read,
+            attaches=self._holdings.leases.begun,
+            stagings=self._holdings.published,
+            evictions=self._holdings.evicted,
         )
 
     def watch(self, who: Credentials, request: messages.Watch) -> messages.Models:
-        """The snapshot that a subscription begins with."""
-        return messages.Models(tuple(r for r in self._rows(who) if request.name in ("", r.name)))
+        """The snapshot that a subscription begins with: nothing has happened to what is not loaded."""
+        rows = (r for r in self._rows(who) if r.state != "UNLOADED")
+        return messages.Models(tuple(r for r in rows if request.name in ("", r.name)))
 
     # --- changing ---------------------------------------------------------------------------------------------------
 
@@ -174,34 +181,44 @@ class Requests:
     def evict(self, who: Credentials, request: messages.Evict) -> messages.Models:
         """Drops what the name means, unless a lease holds it."""
         model, versions = self._meant(who, request.name)
+        if any(v.pinned for v in versions):
+            raise MapcellError(f"{request.name!r} is pinned, so it is not evicted; `mapcell unpin` it first")
         held = {x.holder.pid for x in self._holdings.leases if x.version in versions}
         if held:
             raise MapcellError(
-                f"{request.name!r} is leased by {len(held)} processes (pid {', '.join(map(str, sorted(held)[:8]))}); "
-                "`mapcell retire` stops handing it out and lets them finish"
+                f"{request.name!r} is held by {len(held)} process{'es' * (len(held) > 1)} (pid "
+                f"{', '.join(map(str, sorted(held)[:8]))}); `mapcell retire` stops handing it out and lets them finish"
             )
         rows = tuple(_row(model, v) for v in versions)
         for version in versions:
             self._holdings.retire(model, version)
             # What another name stands for is not this one's to drop.
             if not version.names:
-                self._holdings.drop(version)
+                self._holdings.evict(version)
         return messages.Models(rows)
 
     def pin(self, who: Credentials, request: messages.Pin) -> messages.Models:
-        """Keeps the version from eviction, or no longer."""
+        """Keeps the version that the name means from eviction; or no longer it, nor any other of the name alone."""
         self._demand_operator(who, "pinning")
-        model, version = self._resolve(who, request.name)
-        version.pinned = request.on
+        if request.on:
+            model, version = self._resolve(who, request.name)
+            _demand_whole(model, version, "pin")
+            versions = [version]
+        else:
+            model, versions = self._meant(who, request.name)
+        for version in versions:
+            version.pinned = request.on
         self._holdings.changed()
         self._holdings.collect()
-        return messages.Models((_row(model, version),))
+        return messages.Models(tuple(_row(model, v) for v in versions))
 
     def tag(self, who: Credentials, request: messages.Tag) -> messages.Models:
         """Moves a tag to a version of the model."""
         self._demand_operator(who, "tagging")
         _check_tag(request.tag)
-        model, version = self._resolve(who, f"{split_name(request.name)[0]}@{request.version}")
+        model, _, _ = self._find(who, request.name)
+        version = self._registry.choose(model, "", request.version)
+        _demand_whole(model, version, "tag")
         model.tags[request.tag] = version.id
         self._holdings.changed()
         self._holdings.collect()
@@ -217,17 +234,29 @@ class Requests:
     def _issue(self, who: Credentials, right: Right) -> Ticket:
         return Ticket(self._tickets.issue(who.uid, right, time.monotonic()))
 
+    def _find(self, who: Credentials, name: str) -> tuple[Model, str, str]:
+        """The model, tag and version that `name` means. NotFound says what to do about one that is not there yet."""
+        try:
+            return self._registry.meaning(name, lambda m: self._access.sees(who, m))
+        except NotFound:
+            base = split_name(name)[0]
+            state = next((r.state for r in self._absent(who) if r.name == base), "")
+            if state == "STAGING":
+                raise NotFound(f"{base!r} is being loaded; `mapcell status` shows how far it is", model=name) from None
+            if state:
+                raise NotFound(f"{base!r} is not loaded; `mapcell load {base}` loads it", model=name) from None
+            raise
+
     def _resolve(self, who: Credentials, name: str) -> tuple[Model, Version]:
-        return self._registry.resolve(name, lambda m: self._access.sees(who, m))
+        model, tag, prefix = self._find(who, name)
+        return model, self._registry.choose(model, tag, prefix)
 
     def _meant(self, who: Credentials, name: str) -> tuple[Model, list[Version]]:
         """The model, and all its versions, or the one that a tag or a version in `name` chooses."""
-        _, tag, prefix = split_name(name)
+        model, tag, prefix = self._find(who, name)
         if tag or prefix:
-            model, version = self._resolve(who, name)
-            chosen = [version]
+            chosen = [self._registry.choose(model, tag, prefix)]
         else:
-            model = self._registry.model(name, lambda m: self._access.sees(who, m))
             chosen = [self._registry.versions[v] for v in [*model.versions, *model.derived]]
         self._access.demand_change(who, model)
         return model, chosen
@@ -268,11 +297,21 @@ class Requests:
         return Intent(name, owner, path, request.tag, request.pin, "newest")
 
     def _rows(self, who: Credentials) -> list[ModelRow]:
-        rows = [_row(m, v) for m, v in self._registry.rows(lambda m: self._access.sees(who, m))]
+        held = [_row(m, v) for m, v in self._registry.rows(lambda m: self._access.sees(who, m))]
+        return sorted([*self._absent(who), *held], key=lambda row: row.name)
+
+    def _absent(self, who: Credentials) -> list[ModelRow]:
+        """What the asker may see that has no version: being staged, or configured and not there."""
+        rows = []
         for staging in self._staging:
             for intent in {w.intent.name: w.intent for w in staging.waiters}.values():
                 if self.may_hear(who, intent):
-                    rows.append(_staging_row(intent, staging.plan, staging.total))
+                    rows.append(_absent_row(intent, "STAGING", staging.plan, staging.total))
+        taken = {row.name for row in rows} | self._registry.models.keys()
+        for model in self._config.models:
+            plan, intent = self.preload(model)
+            if model.name not in taken and self.may_hear(who, intent):
+                rows.append(_absent_row(intent, "UNLOADED", plan, 0))
         return rows
 
 
@@ -289,6 +328,12 @@ def _check_name(name: str) -> None:
 def _check_tag(tag: str) -> None:
     if not tag or len(tag) > MAX_TAG or set(tag) & set("@:/\n\r\t\0 ") or tag == "latest":
         raise ProtocolError(f"{tag[:64]!r} cannot be a tag: no blanks, @, : or /, and 'latest' moves by itself")
+
+
+def _demand_whole(model: Model, version: Version, verb: str) -> None:
+    base = model.bases.get(version.id)
+    if base:
+        raise MapcellError(f"{version.id} was cast from {base} and goes with it; {verb} that version")
 
 
 def _row(model: Model, version: Version) -> ModelRow:
@@ -311,18 +356,18 @@ def _row(model: Model, version: Version) -> ModelRow:
     )
 
 
-def _staging_row(intent: Intent, plan: Plan, total: int) -> ModelRow:
+def _absent_row(intent: Intent, state: str, plan: Plan, total: int) -> ModelRow:
     return ModelRow(
         name=intent.name,
         version="",
         tags=(),
-        state="STAGING",
+        state=state,
         residence=plan.residence,
         dtype=plan.selection.dtype,
         nbytes=total,
         tensors=0,
         leases=0,
-        pinned=False,
+        pinned=intent.pin,
         verified=False,
         format="",
         source=intent.source,

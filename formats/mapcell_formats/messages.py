@@ -44,7 +44,10 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
-    """One version of one model, as `mapcell ls` shows it. Sizes in bytes, `leases` a count."""
+    """One version of one model, as `mapcell ls` shows it. Sizes in bytes, `leases` a count.
+
+    `state` is "READY" or "RETIRED"; or, without a version, "STAGING" or "UNLOADED": configured, and not asked for yet.
+    """
 
     name: str
     version: str
@@ -89,11 +92,15 @@ class StagingRow:
 
 @dataclass(frozen=True, slots=True)
 class Attach:
-    """Asks for a ticket to a model by name ("minilm", "minilm:tag", "minilm@version")."""
+    """Asks for a ticket to a model by name ("minilm", "minilm:tag", "minilm@version").
+
+    `hold` keeps staging it, if it has to be staged, when the asker leaves.
+    """
 
     OP: ClassVar[str] = "attach"
     name: str
     selection: Selection = field(default_factory=Selection)
+    hold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +233,8 @@ class Status:
     """The daemon in figures.
 
     `uptime` in seconds; budget, sealed and mapped in bytes; `bytes_read` what stagers that published read since the
-    start, as the kernel counted it (rchar); the rest are counts.
+    start, as the kernel counted it (rchar); `attaches`, `stagings` and `evictions` how many there were since the start;
+    the rest are counts of what is there now.
     """
 
     OP: ClassVar[str] = "daemon-status"
@@ -244,6 +252,9 @@ class Status:
     staging: tuple[StagingRow, ...]
     runtime: str
     bytes_read: int
+    attaches: int
+    stagings: int
+    evictions: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,8 @@ class DaemonBacking:
             KEEPER.renew(client)
         except (NotFound, DaemonUnavailable):
             return None
-        return rows[0].version if rows and rows[0].version != self._version else None
+        # While it is loaded anew the name means no version at all.
+        return rows[0].version if rows[0].version not in ("", self._version) else None
 
     def close(self) -> None:
         """Lets go of the maps: each goes with its last view, and the lease with the last map."""

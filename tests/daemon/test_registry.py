@@ -34,6 +34,10 @@ def filled(*numbers: str, name: str = "m") -> tuple[Registry, Model]:
         ("m@blake3:3f", ("m", "", "blake3:3f")),
         ("m@file-1", ("m", "", "file-1")),
         ("m:", ("m", "", "")),
+        ("/a:b/c", ("/a:b/c", "", "")),
+        ("/a@b/c", ("/a@b/c", "", "")),
+        ("/a@b/c:d:stable", ("/a@b/c:d", "stable", "")),
+        ("/a:b/c@d@blake3:3f", ("/a:b/c@d", "", "blake3:3f")),
     ],
 )
 def test_split_name(name: str, parts: tuple[str, str, str]) -> None:
@@ -63,7 +67,7 @@ def test_resolve(name: str, found: str) -> None:
     [
         ("n", "no model 'n'"),
         ("mm", "did you mean 'm'"),
-        ("m:odd", "no version tagged 'odd'"),
+        ("m:odd", "no version"),
         ("m@blake3:c", "no version"),
         ("m@blake3:a", "begins the ids of 2 versions"),
         ("@", "no model ''"),
@@ -74,6 +78,31 @@ def test_not_found(name: str, says: str) -> None:
     registry, _ = filled("blake3:aa", "blake3:ab")
     with pytest.raises(NotFound, match=says):
         registry.resolve(name, everybody)
+
+
+@pytest.mark.parametrize("path", ["/a:b", "/a@b", "/a:b/c@1:2"])
+def test_paths_are_names(path: str) -> None:
+    """A path that holds a colon or an at sign is found as it stands, and cut behind that."""
+    registry, model = filled("blake3:aa", "blake3:ab", name=path)
+    model.tags["stable"] = "blake3:aa"
+    assert registry.resolve(path, everybody)[1].id == "blake3:ab"
+    assert registry.resolve(f"{path}:stable", everybody)[1].id == "blake3:aa"
+    assert registry.resolve(f"{path}@blake3:aa", everybody)[1].id == "blake3:aa"
+    with pytest.raises(NotFound) as hidden:
+        registry.resolve(path, lambda m: False)
+    assert hidden.value.message.startswith(f"no model {split_name(path)[0]!r}")
+
+
+def test_derived_versions_are_found() -> None:
+    """A cast is found by its id, and by the name alone where there is nothing else."""
+    registry, model = filled("blake3:aa")
+    registry.derive(model, registry.add(version("blake3:dd"), recipe("f", dtype="F16")), "blake3:aa")
+    assert registry.resolve("m", everybody)[1].id == "blake3:aa"
+    assert registry.resolve("m@blake3:d", everybody)[1].id == "blake3:dd"
+    only = registry.models.setdefault("/p", Model("/p", 0, "/p"))
+    registry.derive(only, registry.versions["blake3:dd"])
+    assert registry.resolve("/p", everybody)[1].id == "blake3:dd"
+    assert registry.resolve("/p@blake3:d", everybody)[1].id == "blake3:dd"
 
 
 def test_hidden_is_missing() -> None:

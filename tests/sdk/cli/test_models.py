@@ -37,7 +37,7 @@ def test_ls_fields(cli: Cli, daemon: DaemonProcess, checkpoint: Path) -> None:
     load(cli, checkpoint, "--tag", "stable", "--pin")
     (row,) = cli.json("ls")
     assert row.keys() >= LS_FIELDS
-    assert (row["name"], row["state"], row["residence"], row["dtype"]) == ("small", "READY", "sealed", "mixed")
+    assert (row["name"], row["state"], row["residence"], row["dtype"]) == ("small", "READY", "sealed", "F32")
     assert (row["tensors"], row["nbytes"], row["leases"], row["pinned"], row["verified"]) == (3, 4096, 0, True, True)
     assert set(row["tags"]) == {"stable", "latest"}
     assert re.fullmatch("blake3:[0-9a-f]{64}", row["version"])

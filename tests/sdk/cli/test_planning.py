@@ -109,5 +109,5 @@ def test_configured_model(cli: Cli, checkpoint: Path, monkeypatch: pytest.Monkey
         monkeypatch.setenv("MAPCELL_RUNTIME", str(daemon.runtime))
         assert "stands in the daemon's configuration" in cli("load", "conf", "--dry-run").out
         assert cli.json("load", "conf", "--dry-run") == {"name": "conf", "loaded": False, "versions": []}
-        assert cli.json("ls") == []
+        assert [row["state"] for row in cli.json("ls")] == ["UNLOADED"]
         assert cli("load", "conf").out.startswith("conf is loaded: 3 tensors")
