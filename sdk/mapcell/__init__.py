@@ -43,7 +43,9 @@ from .context import PYNATIVE_MODE as PYNATIVE_MODE
 from .context import JitConfig as JitConfig
 from .context import get_context as get_context
 from .context import jit as jit
+from .context import jit_class as jit_class
 from .context import lazy_inline as lazy_inline
+from .context import ms_function as ms_function
 from .context import reset_auto_parallel_context as reset_auto_parallel_context
 from .context import set_auto_parallel_context as set_auto_parallel_context
 from .context import set_context as set_context

@@ -84,3 +84,12 @@ def jit(function: F | None = None, **options: Any) -> Any:
     """A decorator that changes nothing: everything is eager."""
     del options
     return (lambda decorated: decorated) if function is None else function
+
+
+# The name of `jit` in older versions.
+ms_function = jit
+
+
+def jit_class(cls: type) -> type:
+    """A class decorator that changes nothing: everything is eager."""
+    return cls

@@ -226,3 +226,13 @@ def test_a_tensor_is_returned_as_it_is():
     tensor = Tensor([1, 2])
     assert initializer(tensor, [2], ms.float16) is tensor
     assert initializer(tensor, 2) is tensor
+
+
+def test_names_that_published_initializers_import():
+    """Helpers that MindSpore means for itself."""
+    assert init._assignment(np.empty((2,)), [1, 2]).tolist() == [1, 2]
+    assert init._calculate_fan_in_and_fan_out(SHAPE) == (FAN_IN, FAN_OUT)
+    assert init._calculate_fan_in_and_fan_out(Tensor(np.zeros(SHAPE))) == (FAN_IN, FAN_OUT)
+    assert init._init_random_normal(3.0, 0.1, (1000,)).mean() == pytest.approx(3, abs=0.02)
+    drawn = init._init_random_uniform(1.0, 2.0, (1000,))
+    assert (drawn.dtype, drawn.min() >= 1, drawn.max() < 2) == (np.float32, True, True)

@@ -46,3 +46,5 @@ def test_decorators():
         assert decorate(function) is function
     assert ms.lazy_inline(attrs="a")(function) is function
     assert ms.jit(jit_level="O0")(function)(1) == 2
+    assert ms.ms_function is ms.jit
+    assert ms.jit_class(int) is int

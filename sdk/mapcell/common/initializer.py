@@ -302,6 +302,32 @@ _ALIASES: dict[str, type[Initializer]] = {
 }  # fmt: skip
 
 
+# Names that MindSpore means for itself, but which own initializers of published networks import.
+
+
+def _assignment(arr: Array, num: Any) -> Array:
+    """Writes `num` into `arr` and returns it."""
+    arr[...] = num
+    return arr
+
+
+def _calculate_fan_in_and_fan_out(shape: Any) -> tuple[int, int]:
+    """(fan_in, fan_out) of a shape, or of a Tensor. ValueError for fewer than two axes."""
+    return _fans(tuple(getattr(shape, "shape", shape)))
+
+
+def _init_random_normal(mean: float, sigma: float, shape: tuple[int, ...]) -> Array:
+    """Normal numbers of `shape`, float32."""
+    out = np.empty(shape, np.float32)
+    _normal(out, sigma, mean)
+    return out
+
+
+def _init_random_uniform(a: float, b: float, shape: tuple[int, ...]) -> Array:
+    """Numbers of `shape` uniform in [a, b), float32."""
+    return seed.generator().random(shape, np.float32) * np.float32(b - a) + np.float32(a)
+
+
 def initializer(init: Any, shape: int | Sequence[int] | None = None, dtype: Type = float32) -> Tensor:
     """A Tensor of `shape` and `dtype` that `init` fills when it is first needed; a Tensor `init` is returned as it is.
 
