@@ -6,6 +6,8 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mapcell import Parameter, ParameterTuple, Tensor, nn
 from mapcell.common.initializer import initializer
@@ -504,3 +506,33 @@ def test_pickle():
     net = pickle.loads(pickle.dumps(nn.SequentialCell(Dense(), Dense())))
     assert names(net) == ["0.weight", "0.bias", "1.weight", "1.bias"]
     assert net(Tensor([[1.0, 1.0]])).tolist() == [[4, 4]]
+
+
+NAMES = st.sampled_from(["a", "b", "c"])
+TREES = st.recursive(
+    st.dictionaries(NAMES, st.just(None), max_size=3),
+    lambda below: st.dictionaries(NAMES, st.one_of(st.just(None), below), max_size=3),
+    max_leaves=8,
+)
+
+
+def grown(tree):
+    """A Cell with a Parameter for each None and a child for each dict."""
+    cell = nn.Cell()
+    for name, below in tree.items():
+        setattr(cell, name, Parameter(Tensor([1.0])) if below is None else grown(below))
+    return cell
+
+
+def leaves(tree, prefix=""):
+    """Paths in the order of parameters_and_names: own ones first, then depth first."""
+    own = [prefix + name for name, below in tree.items() if below is None]
+    return own + [p for name, below in tree.items() if below is not None for p in leaves(below, f"{prefix}{name}.")]
+
+
+@given(TREES)
+def test_names_are_paths_in_any_tree(tree):
+    """Whatever the shape of a network, its Parameters are named by their paths, in order."""
+    cell = grown(tree)
+    assert paths(cell) == names(cell) == list(cell.state_dict()) == leaves(tree)
+    assert [p for p, _ in copy.deepcopy(cell).parameters_and_names()] == leaves(tree)

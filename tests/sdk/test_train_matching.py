@@ -4,6 +4,8 @@ import logging
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import mapcell as ms
 from mapcell import Parameter, Tensor, nn
@@ -32,7 +34,7 @@ def holding(**shapes):
     return cell
 
 
-def given(**shapes):
+def checkpoint_of(**shapes):
     """A dict as load_checkpoint returns it; each tensor is filled with its position from 1."""
     return {
         name.replace("__", "."): Parameter(Tensor(np.full(shape, i, np.float32)), name=name)
@@ -63,7 +65,7 @@ def test_equal_dtypes_share():
 
 def test_what_is_returned():
     """Net names that were not loaded, and keys that were not used; strings are passed over."""
-    missing, unused = ms.load_param_into_net(holding(a=1, b=1), given(a=1, zz=1) | {"s": "text", "b": "text"})
+    missing, unused = ms.load_param_into_net(holding(a=1, b=1), checkpoint_of(a=1, zz=1) | {"s": "text", "b": "text"})
     assert (missing, unused) == (["b"], ["zz", "s", "b"])
     assert ms.load_param_into_net(holding(accu_grads__x=1), {}) == ([], [])
 
@@ -84,7 +86,7 @@ PREFIXES = [
 @pytest.mark.parametrize(("own", "checkpoint", "values", "missing"), PREFIXES, ids=range(len(PREFIXES)))
 def test_prefixes(own, checkpoint, values, missing):
     """Missing names are sought behind a prefix that ends in a dot, never onto another shape; the keys stay unused."""
-    net, source = holding(**own), given(**checkpoint)
+    net, source = holding(**own), checkpoint_of(**checkpoint)
     answer = ms.load_param_into_net(net, source)
     assert taken(net) == values
     assert answer == (missing, [key for key in source if key not in own])
@@ -93,7 +95,7 @@ def test_prefixes(own, checkpoint, values, missing):
 def test_strict_seeks_no_prefix():
     """Nor does it raise for what is missing."""
     net = holding(weight=1)
-    assert ms.load_param_into_net(net, given(net__weight=1), strict_load=True) == (["weight"], ["net.weight"])
+    assert ms.load_param_into_net(net, checkpoint_of(net__weight=1), strict_load=True) == (["weight"], ["net.weight"])
     assert taken(net) == [0]
 
 
@@ -147,16 +149,16 @@ def test_shapes(source, target, fits):
     net = holding(p=target)
     if not fits:
         with pytest.raises(RuntimeError, match="same shape"):
-            ms.load_param_into_net(net, given(p=source))
+            ms.load_param_into_net(net, checkpoint_of(p=source))
         return
-    ms.load_param_into_net(net, given(p=source))
+    ms.load_param_into_net(net, checkpoint_of(p=source))
     assert (net.p.shape, taken(net)) == (target, [1])
 
 
 def test_all_or_nothing():
     """Every fault is listed, and nothing was changed."""
     net = holding(a=1, b=2, c=1)
-    values = given(a=1, b=3) | {"c": Parameter(Tensor([1]))}
+    values = checkpoint_of(a=1, b=3) | {"c": Parameter(Tensor([1]))}
     with pytest.raises(RuntimeError) as caught:
         ms.load_param_into_net(net, values)
     assert "'b'" in str(caught.value)
@@ -191,14 +193,14 @@ def test_ties_and_equal_names():
     """A tied Parameter is loaded once; two of one name both are."""
     net = nn.Cell()
     net.a, net.b = Parameter(Tensor([0.0]), name="n"), Parameter(Tensor([0.0]), name="n")
-    assert ms.load_param_into_net(net, given(n=1)) == ([], [])
+    assert ms.load_param_into_net(net, checkpoint_of(n=1)) == ([], [])
     assert taken(net) == [1, 1]
 
 
 def test_the_log_names_what_is_missing_and_what_is_near(caplog):
     """One warning with the names and those that resemble them."""
     with caplog.at_level(logging.WARNING, "mapcell"):
-        ms.load_param_into_net(holding(encoder__weight=1), given(encoder__wieght=1))
+        ms.load_param_into_net(holding(encoder__weight=1), checkpoint_of(encoder__wieght=1))
     assert "encoder.weight" in caplog.text
     assert "did you mean 'encoder.wieght'" in caplog.text
 
@@ -217,3 +219,34 @@ def test_wrapped_networks():
     assert ms.load_param_into_net(Dense(), values) == ([], ["backbone.weight", "backbone.bias"])
     bare = {p.name: p for p in Dense().get_parameters()}
     assert ms.load_param_into_net(Wrap("backbone", Dense()), bare)[0] == ["backbone.weight", "backbone.bias"]
+
+
+WORDS = st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map(".".join)
+
+
+def naive(own, keys):
+    """What is loaded from which key, straight from the rule."""
+    found = {name: name for name in own if name in keys}
+    tried = set()
+    for name in own:
+        for key in keys:
+            prefix = key[: -len(name)]
+            if name in found or not key.endswith("." + name) or prefix in tried:
+                continue
+            tried.add(prefix)
+            found |= {n: prefix + n for n in own if n not in found and prefix + n in keys}
+    return found
+
+
+@given(st.lists(WORDS, unique=True, max_size=5), st.lists(WORDS, unique=True, max_size=8))
+def test_prefixes_against_the_rule_spelled_out(own, keys):
+    """Any names of the network and of the checkpoint."""
+    net = nn.Cell()
+    for name in own:
+        net.insert_param_to_cell(name, Parameter(Tensor([0.0]), name=name), check_name_contain_dot=False)
+    source = {key: Parameter(Tensor([float(i)])) for i, key in enumerate(keys, 1)}
+    missing, unused = ms.load_param_into_net(net, source)
+    expected = naive(own, keys)
+    assert missing == [name for name in own if name not in expected]
+    assert unused == [key for key in keys if key not in own]
+    assert taken(net) == [keys.index(expected[name]) + 1 if name in expected else 0 for name in own]
