@@ -130,7 +130,7 @@ def choose(checkpoint: Checkpoint, selection: Selection) -> Checkpoint:
 def _part(checkpoint: Checkpoint, selection: Selection) -> Checkpoint:
     if selection.keys is None and not selection.prefix:
         return checkpoint
-    wanted = None if selection.keys is None else set(selection.keys)
+    wanted = None if selection.keys is None else {k for k in selection.keys if k.startswith(selection.prefix)}
     if wanted is not None and (missing := wanted - {t.name for t in checkpoint.tensors}):
         raise NotFound(f"no tensor {min(missing)!r} in {checkpoint.sources[0].path}", tensor=min(missing))
     tensors = tuple(

@@ -37,13 +37,17 @@ class Backing(Protocol):
 
 
 def select(manifest: Manifest, keys: tuple[str, ...] | None, prefix: str) -> frozenset[str] | None:
-    """The names that `keys` and `prefix` choose, None for all. NotFound with near names for a key that is missing."""
+    """The names that `keys` and `prefix` choose, None for all. NotFound with near names for a key that is missing.
+
+    A key that does not begin with `prefix` is not looked for: the daemon has staged none.
+    """
     if keys is None:
         return frozenset(n for n in manifest.names() if n.startswith(prefix)) if prefix else None
-    for key in keys:
+    chosen = frozenset(k for k in keys if k.startswith(prefix))
+    for key in chosen:
         if manifest.find(key) < 0:
             raise NotFound(f"no tensor {key!r}{near(key, list(manifest.names()))}", tensor=key)
-    return frozenset(k for k in keys if k.startswith(prefix))
+    return chosen
 
 
 @dataclass(frozen=True, slots=True)
