@@ -455,6 +455,7 @@ from .primitives import Sign as Sign
 from .primitives import SiLU as SiLU
 from .primitives import Sin as Sin
 from .primitives import Sinh as Sinh
+from .primitives import Size as Size
 from .primitives import Slice as Slice
 from .primitives import SmoothL1Loss as SmoothL1Loss
 from .primitives import Softmax as Softmax

@@ -148,15 +148,15 @@ def argmin(x: Tensor, axis: int = -1, output_type: Type = int32) -> Tensor:
 
 
 def arg_max_with_value(x: Tensor, axis: int = 0, keep_dims: bool = False) -> tuple[Tensor, Tensor]:
-    """The positions (Int32) of the largest elements, and these."""
+    """The positions (Int64) of the largest elements, and these."""
     values, where = reduce.max(x, axis, keep_dims)
-    return where.int(), values
+    return where, values
 
 
 def arg_min_with_value(x: Tensor, axis: int = 0, keep_dims: bool = False) -> tuple[Tensor, Tensor]:
-    """The positions (Int32) of the smallest elements, and these."""
+    """The positions (Int64) of the smallest elements, and these."""
     values, where = reduce.min(x, axis, keep_dims)
-    return where.int(), values
+    return where, values
 
 
 def _scanned(x: Tensor, axis: int, exclusive: bool, reverse: bool, product: bool) -> Tensor:
