@@ -94,15 +94,21 @@ Sees = Callable[[Model], bool]
 def split_name(name: str) -> tuple[str, str, str]:
     """(model, tag, version) of "model", "model:tag" or "model@version"; what is not said is "".
 
-    A path may hold both signs: it is cut at the last, and only where no folder follows.
+    A path may hold both signs: it is cut only where no folder follows, and `Registry.meaning` knows better.
     """
+    return [*_readings(name), (name, "", "")][1]
+
+
+def _readings(name: str) -> list[tuple[str, str, str]]:
+    """What `name` could say, as `split_name`: a model as it stands, a version of one, a tagged one."""
+    readings = [(name, "", "")]
     model, at, version = name.rpartition("@")
     if at and "/" not in version:
-        return model, "", version
+        readings.append((model, "", version))
     model, colon, tag = name.rpartition(":")
     if colon and "/" not in tag:
-        return model, tag, ""
-    return name, "", ""
+        readings.append((model, tag, ""))
+    return readings
 
 
 @dataclass(slots=True)
@@ -162,12 +168,11 @@ class Registry:
 
     def meaning(self, name: str, sees: Sees) -> tuple[Model, str, str]:
         """The model, tag and version that `name` means, as `split_name` cuts it. NotFound as `model` raises it."""
-        whole = self.models.get(name)
-        # A path is a name as it stands, whatever signs it holds.
-        if whole is not None and sees(whole):
-            return whole, "", ""
-        base, tag, prefix = split_name(name)
-        return self.model(base, sees), tag, prefix
+        for base, tag, prefix in _readings(name):
+            model = self.models.get(base)
+            if model is not None and sees(model):
+                return model, tag, prefix
+        return self.model(split_name(name)[0], sees), "", ""
 
     def resolve(self, name: str, sees: Sees) -> tuple[Model, Version]:
         """The model and READY version that `name` means: the newest, the tagged, or the one whose id begins so."""
