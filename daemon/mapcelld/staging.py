@@ -78,7 +78,10 @@ class Waiter(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Staging:
-    """One job under way. Nobody waiting and nobody holding it means that it is given up."""
+    """One job under way. When nobody waits for it any more it is given up.
+
+    `connection` is a descriptor of an offer's connection, until the stager has it.
+    """
 
     plan: Plan
     uid: int
@@ -88,6 +91,7 @@ class Staging:
     total: int = 0
     promised: int = 0
     given_up: bool = False
+    connection: int | None = None
     task: asyncio.Task[None] | None = None
 
 
@@ -120,9 +124,11 @@ class StagingDesk:
     def start(self, plan: Plan, uid: int, waiter: Waiter, connection: int | None) -> Staging:
         """Begins `plan` for `waiter`. `connection` (borrowed until the stager has its own) holds an offer's files."""
         staging = Staging(plan, uid, [waiter])
-        fd = os.dup(connection) if connection is not None else None
+        staging.connection = os.dup(connection) if connection is not None else None
         self._all[staging] = None
-        staging.task = asyncio.get_running_loop().create_task(self._run(staging, fd))
+        staging.task = asyncio.get_running_loop().create_task(self._run(staging))
+        # One that is cancelled before its first step never gets to its own end.
+        staging.task.add_done_callback(lambda _: self._end(staging))
         return staging
 
     def leave(self, waiter: Waiter) -> None:
@@ -151,14 +157,13 @@ class StagingDesk:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, staging: Staging, connection: int | None) -> None:
+    async def _run(self, staging: Staging) -> None:
         recipe: Recipe | None = None
         try:
             async with self._stagers.turn(staging.uid):
                 stager = await self._stagers.start()
                 try:
-                    fds = _job_descriptors(staging.plan, connection)
-                    connection = None
+                    fds = _job_descriptors(staging)
                     with channel.owned(fds):
                         stager.begin(staging.plan.job(), fds)
                     recipe = await self._identify(staging, stager)
@@ -173,13 +178,21 @@ class StagingDesk:
             log.exception("a staging job failed")
             self._fail(staging, StagingFailed("the daemon failed on this checkpoint; its log says why"))
         except asyncio.CancelledError:
-            self._fail(staging, StagingFailed("staging was given up; the daemon is stopping or everybody left"))
+            # Given up: the end below tells whoever still waits.
+            pass
         finally:
-            if connection is not None:
-                os.close(connection)
             if recipe is not None and self._running.get(recipe) is staging:
                 del self._running[recipe]
-            self._all.pop(staging, None)
+            self._end(staging)
+
+    def _end(self, staging: Staging) -> None:
+        """Lets go of whatever a job that ended still holds. A second call does nothing."""
+        self._all.pop(staging, None)
+        connection, staging.connection = staging.connection, None
+        if connection is not None:
+            os.close(connection)
+        if staging.waiters:
+            self._fail(staging, StagingFailed("staging was given up; the daemon is stopping or everybody left"))
 
     async def _identify(self, staging: Staging, stager: Stager) -> Recipe | None:
         """The recipe to go on with, or None when the version is there or another job makes it."""
@@ -243,8 +256,11 @@ class StagingDesk:
         staging.waiters.clear()
 
 
-def _job_descriptors(plan: Plan, connection: int | None) -> list[int]:
+def _job_descriptors(staging: Staging) -> list[int]:
+    """What the job needs besides itself, the caller's from here on."""
+    plan, connection = staging.plan, staging.connection
     if connection is not None:
+        staging.connection = None
         return [connection]
     if plan.base is not None:
         if plan.base.state is State.DROPPED:
