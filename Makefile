@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test lint types check bench clean
+.PHONY: help demo test lint types check bench fuzz clean
 
 help:
 	@echo "make demo   MiniLM in 4 workers: private copies, mmap and mapcell side by side"
 	@echo "make test   lint, type-check and run the tests"
+	@echo "make fuzz   coverage-guided fuzzing: FORMAT=all, or gguf, npz ...; SECONDS=60 for each"
 	@echo "make bench  short benchmarks, results in bench/results"
 	@echo "make clean  remove .venv and caches"
 
@@ -50,6 +51,16 @@ check: $(VENV)/test
 
 bench: $(VENV)/bench
 	$(BIN)/python bench/run.py
+
+FORMAT ?= all
+SECONDS ?= 60
+
+$(VENV)/fuzz: $(VENV)/test
+	$(PIP) install -c constraints.txt -e '.[test,fuzz]'
+	touch $@
+
+fuzz: $(VENV)/fuzz
+	PYTHONPATH=tests $(BIN)/python -m fuzz.fuzz $(FORMAT) $(SECONDS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

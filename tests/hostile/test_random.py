@@ -19,6 +19,7 @@ from mapcell_formats.source import read
 
 from . import corpus_ckpt, corpus_gguf, corpus_index, corpus_npy, corpus_safetensors, corpus_zip
 from .building import MemorySource
+from .promises import check
 
 KEY = bytes(16)
 
@@ -38,17 +39,6 @@ SEEDS = {
     "npz": corpus_zip.SMALL,
     **{mode: _encrypted(mode) for mode in encrypted_ckpt.KEY_BYTES},
 }
-
-
-def check(checkpoint: Checkpoint) -> None:
-    """What every reader guarantees about a checkpoint that it returned."""
-    names = [tensor.name for tensor in checkpoint.tensors]
-    assert len(set(names)) == len(names)
-    for tensor in checkpoint.tensors:
-        assert sum(extent.nbytes for extent in tensor.extents) == tensor.nbytes
-        for extent in tensor.extents:
-            source = checkpoint.sources[extent.source]
-            assert 0 <= extent.offset <= extent.offset + extent.nbytes <= source.size
 
 
 def survives(parse: Callable[[MemorySource], Checkpoint], data: bytes) -> None:
