@@ -152,10 +152,11 @@ class ControlDesk:
         identity = frames[0].bytes
         request = 0
         try:
-            peer = self._admit(_credentials(frames[-1]))
             if len(frames) != 2:
                 raise ProtocolError(f"a request is one frame, not {len(frames) - 1}")
+            # Before anybody is refused: a refusal reaches its asker only under the request's number.
             request, message = wire.decode(frames[1].bytes, messages.REQUESTS)
+            peer = self._admit(_credentials(frames[1]))
             if isinstance(message, messages.Watch):
                 self._subscribe(identity, peer, message.name)
             payload = wire.encode(self._handlers[type(message)](peer, message), request)

@@ -104,7 +104,7 @@ def publish_sealed(
 ) -> None:
     """Copies the tensors into new memory, floating ones as `dtype`, and seals it. `settled` as above."""
     layout = plan(checkpoint.tensors, dtype)
-    jobs.tell(Sized("sealed", layout.nbytes, len(layout.entries)))
+    jobs.tell(Sized("sealed", _footprint(layout.nbytes, manner.huge_pages), len(layout.entries)))
     jobs.await_proceed()
     files = [s for s in checkpoint.sources if isinstance(s, FileSource)]
     _check_file_digest(files, manner.digest)
@@ -142,6 +142,11 @@ def _filled(jobs: JobChannel, checkpoint: Checkpoint, layout: Layout, manner: Ma
         os.close(fd)
         raise
     return fd, layout.nbytes, digests
+
+
+def _footprint(nbytes: int, huge_pages: str) -> int:
+    """What `nbytes` occupy at most: huge pages are used whole."""
+    return nbytes if huge_pages == "off" else -(-nbytes // memfd.HUGE_PAGE) * memfd.HUGE_PAGE
 
 
 def _huge(nbytes: int, choice: str) -> memfd.HugeMemory | None:

@@ -159,6 +159,9 @@ def _send(sock: socket.socket, folder: Path, ticket: Ticket, offer: Sequence[int
     try:
         sock.connect(str(folder / HANDLES))
         socket.send_fds(sock, [wire.encode(Redeem(ticket.ticket))], list(offer))
+    except BrokenPipeError:
+        # Refused before it was asked anything: what the daemon said is there to be received.
+        return
     except OSError as exc:
         raise _gone(folder, exc.strerror) from exc
 

@@ -22,7 +22,7 @@ from mapcell_formats.messages import Pin, Unload
 from support.cgroup import memory_group, needs_memory_cgroup
 from support.daemon import DaemonProcess
 from support.models import MIB, load, number_of, rows, tell, write_model
-from support.proc import children, eventually, memory_files, shared_memory, stagers
+from support.proc import children, eventually, locked, memory_files, shared_memory, stagers
 from support.raw import raw_attach
 
 MODEL = 4 * MIB
@@ -131,12 +131,6 @@ def test_what_is_still_mapped_still_counts(daemon: DaemonProcess, tmp_path: Path
     eventually(lambda: daemon_status().sealed == 2 * MODEL)
     assert number_of(load(tmp_path / "d.safetensors", "d")) == 4
     assert [number_of(w) for w in mine] == [2, 3]
-
-
-def locked(pid: int) -> int:
-    """Bytes that a process has locked in memory."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmLck:"))
 
 
 @contextlib.contextmanager

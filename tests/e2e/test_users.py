@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from mapcell.daemon_backend import attach_path
 from mapcell_formats.messages import Attach, ListLeases, ListModels, Offer, Unload
 from support.checkpoints import write_safetensors
 from support.daemon import DaemonProcess
-from support.users import OTHER_UID, as_user, needs_root
+from support.users import OTHER_UID, as_user, needs_root, outcome
 
 
 @pytest.fixture
@@ -42,14 +42,6 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[DaemonProcess]:
 def held(path: Path, name: str = "") -> Any:
     """Weights of `path` through the daemon."""
     return attach_path(str(path), dtype=None, keys=None, prefix="", mode="r", timeout=30, name=name)
-
-
-def outcome(action: Callable[[], Any]) -> str:
-    """What `action` raises, or its result."""
-    try:
-        return repr(action())
-    except Exception as exc:
-        return f"{type(exc).__name__}: {exc}"
 
 
 @needs_root

@@ -218,7 +218,7 @@ def test_retire_lets_leases_finish(daemon: DaemonProcess, tmp_path: Path) -> Non
 def test_evict_refuses_what_is_leased(daemon: DaemonProcess, tmp_path: Path) -> None:
     """Evicting names the processes that hold it; without a lease it frees the memory at once."""
     weights = load(write_model(tmp_path / "m.safetensors", 1), "m")
-    with pytest.raises(MapcellError, match=rf"leased by 1 processes \(pid {os.getpid()}\)"):
+    with pytest.raises(MapcellError, match=rf"held by 1 process \(pid {os.getpid()}\)"):
         tell(Evict("m"))
     weights.close()
     gc.collect()

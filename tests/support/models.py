@@ -22,6 +22,7 @@ def write_model(path: Path, number: int, tensors: int = 4, mib: int = 1) -> Path
     beside = path.with_name(path.name + ".new")
     values = np.full(mib * MIB // 4, number, np.float32)
     write_safetensors(beside, {f"t{i}": values for i in range(tensors)})
+    beside.chmod(0o644)
     os.replace(beside, path)
     return path
 
@@ -45,5 +46,5 @@ def tell(message: object) -> Any:
 
 
 def rows(name: str = "") -> list[ModelRow]:
-    """The versions of `name`, newest first; of all models when empty."""
-    return [r for r in tell(ListModels()).rows if name in ("", r.name)]
+    """The versions of `name` that are there, newest first; of all models when empty."""
+    return [r for r in tell(ListModels()).rows if r.version and name in ("", r.name)]

@@ -54,6 +54,12 @@ def shared_memory(daemon: int) -> int:
     return sum(memory_files([daemon, *stagers(daemon)]).values())
 
 
+def locked(pid: int) -> int:
+    """Bytes that a process has locked in memory."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmLck:"))
+
+
 class Peak(threading.Thread):
     """Samples `figure` until the block ends; `value` is the highest that was seen."""
 

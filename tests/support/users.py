@@ -6,19 +6,21 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 # Any uid will do: the kernel asks nobody whether it has a name.
 OTHER_UID = 41_207
+THIRD_UID = 41_208
+A_GROUP = 41_300
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root")
 
 
-def as_user(uid: int, function: Callable[[], Any]) -> Any:
-    """What `function` returns (as JSON carries it) in a forked child that has become `uid`, without other groups.
+def as_user(uid: int, function: Callable[[], Any], groups: Sequence[int] = ()) -> Any:
+    """What `function` returns (as JSON carries it) in a forked child that has become `uid`, with `groups` besides.
 
     A fork, not a new interpreter: the one that runs the tests may lie where another user cannot read it. For the same
     reason whatever `function` imports has to be imported before.
@@ -29,7 +31,7 @@ def as_user(uid: int, function: Callable[[], Any]) -> Any:
         status = 1
         try:
             os.close(read)
-            os.setgroups([])
+            os.setgroups(groups)
             os.setgid(uid)
             os.setuid(uid)
             os.write(write, json.dumps(function()).encode())
@@ -45,3 +47,11 @@ def as_user(uid: int, function: Callable[[], Any]) -> Any:
         text = pipe.read()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, "the other user failed; its traceback is on stderr"
     return json.loads(text)
+
+
+def outcome(action: Callable[[], Any]) -> str:
+    """What `action` raises, or its result, in words that can be told to the parent."""
+    try:
+        return repr(action())
+    except Exception as exc:
+        return f"{type(exc).__name__}: {exc}"
