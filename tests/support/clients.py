@@ -1,0 +1,158 @@
+"""Programs that tests run where the daemon is, as `python -m support.clients PROGRAM ARGUMENTS`; each prints JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mapcell
+from mapcell.connection import CONNECTIONS, daemon_status
+from mapcell.daemon_backend import attach_path
+from mapcell_formats.errors import MapcellError
+from mapcell_formats.messages import Evict, ListModels
+from support.proc import children
+
+_SIDE = 256
+_PATIENCE = 60.0
+
+
+def load(name: str, path: str, residence: str) -> dict[str, Any]:
+    """Loads `path` under `name`: its version, residence and checksum."""
+    with attach_path(path, dtype=None, keys=None, prefix="", mode="r", timeout=60, name=name,
+                     residence=residence) as weights:  # fmt: skip
+        return {"version": weights.version, "residence": weights.residence, "sum": checksum(weights)}
+
+
+def check(name: str) -> int:
+    """The checksum of model `name`."""
+    with mapcell.attach(name, daemon="require", timeout=_PATIENCE) as weights:
+        return checksum(weights)
+
+
+def work(names: str, stop: str, expected: str) -> dict[str, Any]:
+    """Computes with the models `names` and attaches them anew until the file `stop` is there; what went wrong."""
+    sums = dict(zip(names.split(","), map(int, expected.split(",")), strict=True))
+    held = {name: mapcell.attach(name, daemon="require", timeout=_PATIENCE) for name in sums}
+    x = np.linspace(-1, 1, _SIDE, dtype=np.float32)
+    first = {name: _product(weights, x) for name, weights in held.items()}
+    rounds, wrong, errors = 0, 0, []
+    print("computing", flush=True)
+    while not Path(stop).exists():
+        rounds += 1
+        for name, weights in held.items():
+            wrong += _product(weights, x) != first[name] or (rounds % 20 == 0 and checksum(weights) != sums[name])
+        try:
+            with mapcell.attach(random.choice(list(sums)), daemon="require", timeout=_PATIENCE) as again:
+                wrong += _product(again, x) != first[again.name]
+        # Whatever it is: the test says that a worker sees none.
+        except Exception as exc:
+            errors.append(f"{type(exc).__name__}: {exc}")
+        time.sleep(0.01)
+    return {"rounds": rounds, "wrong": wrong, "errors": errors}
+
+
+def attachers(name: str, stop: str) -> dict[str, Any]:
+    """Attaches and lets go until the file `stop` is there: how often, what failed, and the longest wait in seconds."""
+    count, longest, errors = 0, 0.0, []
+    while not Path(stop).exists():
+        began = time.monotonic()
+        try:
+            with mapcell.attach(name, daemon="require", timeout=_PATIENCE) as weights:
+                assert len(weights) > 0
+        # Whatever it is: the test says that none fails.
+        except Exception as exc:
+            errors.append(f"{type(exc).__name__}: {exc}")
+        count += 1
+        longest = max(longest, time.monotonic() - began)
+    return {"count": count, "longest": longest, "errors": errors}
+
+
+def kills(names: str, rounds: str) -> list[dict[str, Any]]:
+    """Kills the daemon `rounds` times: seconds until all of `names` are served again, and what its processes read."""
+    done = []
+    for _ in range(int(rounds)):
+        before = daemon_status(timeout=_PATIENCE).pid
+        began = time.monotonic()
+        os.kill(before, signal.SIGKILL)
+        for name in names.split(","):
+            with mapcell.attach(name, daemon="require", timeout=_PATIENCE) as weights:
+                assert weights.backend == "daemon"
+        seconds = time.monotonic() - began
+        pid = daemon_status(timeout=_PATIENCE).pid
+        assert pid != before
+        done.append({"seconds": seconds, "read": read_by(pid)})
+        time.sleep(0.2)
+    return done
+
+
+def churn(name: str, path: str, rounds: str, seed: str) -> dict[str, Any]:
+    """Loads and evicts `path` over and over while the daemon is killed at moments of its own choosing.
+
+    How many kills there were, what failed as anything but a daemon that went away, and what is held in the end.
+    """
+    chance = random.Random(int(seed))
+    errors: list[str] = []
+    for _ in range(int(rounds)):
+        pid = daemon_status(timeout=_PATIENCE).pid
+        child = os.fork()
+        if child == 0:
+            time.sleep(chance.uniform(0, 0.12))
+            os.kill(pid, signal.SIGKILL)
+            os._exit(0)
+        chance.random()
+        while os.waitpid(child, os.WNOHANG) == (0, 0):
+            for action in (lambda: load(name, path, "sealed"), lambda: _evict(name)):
+                try:
+                    action()
+                except MapcellError as exc:
+                    if type(exc).__name__ not in ("DaemonUnavailable", "NotFound"):
+                        errors.append(f"{type(exc).__name__}: {exc}")
+        mapcell.disconnect()
+        CONNECTIONS.client()
+    rows = CONNECTIONS.client().ask(ListModels(), _PATIENCE).rows
+    return {"errors": errors, "rows": [r.name for r in rows if r.version], "sums": [check(r.name) for r in rows]}
+
+
+def read_by(daemon: int) -> int:
+    """Bytes that the daemon and every process that it started have read by system calls so far."""
+    found = [daemon, *children(daemon), *(s for c in children(daemon) for s in children(c))]
+    return sum(int(Path(f"/proc/{pid}/io").read_text().split()[1]) for pid in found)
+
+
+def status() -> dict[str, Any]:
+    """The daemon's figures, and what its processes read so far."""
+    now = daemon_status(timeout=_PATIENCE)
+    return {"pid": now.pid, "models": now.models, "sealed": now.sealed, "read": read_by(now.pid)}
+
+
+def checksum(weights: mapcell.Weights) -> int:
+    """One number for all bytes of `weights`."""
+    total = 0
+    for name in sorted(weights):
+        total = zlib.crc32(np.ascontiguousarray(weights[name]).view(np.uint8).reshape(-1), total)
+    return total
+
+
+def _evict(name: str) -> None:
+    CONNECTIONS.client().ask(Evict(name), 5)
+
+
+def _product(weights: mapcell.Weights, x: Any) -> bytes:
+    w = weights[next(iter(weights))].reshape(-1)[: _SIDE * _SIDE].reshape(_SIDE, _SIDE)
+    return bytes((w @ x).tobytes())
+
+
+_PROGRAMS: dict[str, Callable[..., Any]] = {f.__name__: f for f in (load, check, work, attachers, kills, churn, status)}
+
+if __name__ == "__main__":
+    print(json.dumps(_PROGRAMS[sys.argv[1]](*sys.argv[2:])))
