@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from mapcell_formats.checkpoint import Checkpoint, SourceTensor
     from mapcell_formats.manifest import TensorEntry
     from mapcell_formats.source import FileSource
+
+# A chat template or a licence would fill the screen.
+_LONG_TEXT = 200
 
 
 @contextmanager
@@ -121,20 +124,36 @@ def _print(document: dict[str, Any], everything: bool) -> None:
         ]
     )
     put_metadata(document["metadata"])
-    put_tensors(tensors, everything)
+    put_tensors(tensors, everything, document["metadata"])
 
 
 def put_metadata(metadata: dict[str, str]) -> None:
-    """The checkpoint's own strings as a table, if it has any."""
-    if metadata:
+    """The checkpoint's own strings as a table, if it has any; of long ones the beginning.
+
+    Those that tell how a tensor is quantised are left to `put_tensors`.
+    """
+    from mapcell_formats.gguf import parse_type_key
+
+    rows = [(key, _beginning(text)) for key, text in metadata.items() if parse_type_key(key) is None]
+    if rows:
         click.echo()
-        output.put_table([Column("STRING"), Column("VALUE", flexible=True)], list(metadata.items()))
+        output.put_table([Column("STRING", flexible=True), Column("VALUE", flexible=True)], rows)
 
 
-def put_tensors(tensors: Sequence[dict[str, Any]], everything: bool) -> None:
-    """The tensors as a table, its middle left out when there are many, unless `everything` is wanted."""
+def _beginning(text: str) -> str:
+    return text if len(text) <= _LONG_TEXT else f"{text[:_LONG_TEXT]}... ({len(text):,} characters; --json has all)"
+
+
+def put_tensors(tensors: Sequence[dict[str, Any]], everything: bool, metadata: Mapping[str, str] | None = None) -> None:
+    """The tensors as a table, its middle left out when there are many, unless `everything` is wanted.
+
+    Quantised ones are shown with their type, which is in the checkpoint's `metadata`.
+    """
     if not tensors:
         return
+    from mapcell_formats.gguf import type_key
+
+    types = metadata or {}
     click.echo()
     columns = [
         Column("TENSOR", flexible=True),
@@ -145,7 +164,14 @@ def put_tensors(tensors: Sequence[dict[str, Any]], everything: bool) -> None:
         Column("SIZE", right=True),
     ]
     rows = [
-        (t["name"], t["dtype"], output.shape(t["shape"]), str(t["segment"]), str(t["offset"]), output.size(t["nbytes"]))
+        (
+            t["name"],
+            f"{t['dtype']} {types.get(type_key(t['name']), '')}".rstrip(),
+            output.shape(t["shape"]),
+            str(t["segment"]),
+            str(t["offset"]),
+            output.size(t["nbytes"]),
+        )
         for t in tensors
     ]
     if not any(t["segment"] for t in tensors):

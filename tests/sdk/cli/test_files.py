@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hostile import corpus_gguf
 from support.checkpoints import write_safetensors
 
 from .conftest import Cli
@@ -123,3 +124,20 @@ def test_many_tensors(cli: Cli, tmp_path: Path) -> None:
     path = write_safetensors(tmp_path / "m.safetensors", {f"t{i:04}": np.zeros(1) for i in range(300)})
     assert "... 260 more; --all shows them ..." in cli("inspect", str(path)).out
     assert sum(line.startswith("t0") for line in cli("inspect", str(path), "--all").out.splitlines()) == 300
+
+
+def test_inspect_gguf(cli: Cli, tmp_path: Path) -> None:
+    """A quantised tensor is shown with its type, a long string by its beginning; --json has all of both."""
+    template = "{% for message in messages %}" * 100
+    pairs = (corpus_gguf.pair("tokenizer.chat_template", corpus_gguf.STRING, corpus_gguf.string(template)),)
+    infos = (corpus_gguf.info("q", (64, 2), corpus_gguf.Q4_0),)
+    path = tmp_path / "model.gguf"
+    path.write_bytes(corpus_gguf.gguf_file(pairs, infos, bytes(72)))
+    out = cli("inspect", str(path)).out
+    assert re.search(r"^q +U8 Q4_0 +\[2, 36\] ", out, re.MULTILINE)
+    assert "gguf.type" not in out
+    assert "(2,900 characters; --json has all)" in "".join(line.strip() for line in out.splitlines())
+    assert all(len(line) <= 100 for line in out.splitlines())
+    assert cli.json("inspect", str(path))["metadata"] == {
+        "tokenizer.chat_template": template, "gguf.type:q": "Q4_0",
+    }  # fmt: skip
