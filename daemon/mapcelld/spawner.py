@@ -78,6 +78,7 @@ def _obey(sock: socket.socket, children: set[int]) -> bool:
 
 
 def _fork(sock: socket.socket, fd: int) -> int:
+    parent = os.getpid()
     pid = os.fork()
     if pid:
         return pid
@@ -87,6 +88,9 @@ def _fork(sock: socket.socket, fd: int) -> int:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         sock.close()
         _die_with_parent()
+        if os.getppid() != parent:
+            # It died before the kernel was asked to tell, and would never be missed.
+            raise SystemExit(1)
         _offer_to_the_oom_killer()
         # Staging may take its time; whoever attaches meanwhile, and the workers' own answers, may not.
         os.nice(_NICENESS)

@@ -121,16 +121,21 @@ class ScriptedStagers:
 
 @dataclass(eq=False)
 class Waiting:
-    """Whoever waits for a version, and what it heard. `refuse` is what having the version fails with."""
+    """Whoever waits for a version, and what it heard. `refuse` is what having the version fails with.
+
+    `on_begun` happens when its files were taken.
+    """
 
     intent: Intent = field(default_factory=lambda: Intent("m"))
     refuse: MapcellError | None = None
+    on_begun: Callable[[], None] = lambda: None
     heard: list[object] = field(default_factory=list)
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     def begun(self) -> None:
         """Its files were taken."""
         self.heard.append("begun")
+        self.on_begun()
 
     def progress(self, report: Progress) -> None:
         """Staging goes on."""

@@ -11,7 +11,7 @@ import pytest
 from daemon.building import recipe, sealed_segment, version
 from daemon.scripted import VERSION, Harness, Script, Waiting, close, staged
 from mapcell_formats.errors import AccessDenied, BudgetExceeded, MapcellError, NotFound, ProtocolError, StagingFailed
-from mapcell_formats.messages import Identified, Job, Proceed, Progress, Refused, Selection, Sized
+from mapcell_formats.messages import Identified, Proceed, Progress, Refused, Selection, Sized
 from mapcelld import channel, memfd, staging
 from mapcelld.registry import Registry, State, Version
 
@@ -136,18 +136,16 @@ def test_joining_a_job_that_was_given_up() -> None:
 
     async def scene(harness: Harness) -> None:
         first, second = Waiting(), Waiting()
-        under_way = harness.start(first)
+        harness.start(first)
         script = await harness.stagers.script(0)
         await script.identify()
         await script.size()
         await script.hear()
         harness.start(second)
         joining = await harness.stagers.script(1)
-        assert isinstance(await joining.hear(), Job)
-        joining.say(Identified(1, ("file",)))
-        # Between the report's arrival and its reading, as a client's end may be noticed.
-        assert under_way.task is not None
-        asyncio.get_running_loop().call_soon(harness.desk.leave, first)
+        # Before the first job has heard that it was given up.
+        second.on_begun = lambda: harness.desk.leave(first)
+        await joining.identify()
         await joining.size()
         joining.publish()
         assert isinstance(await second.outcome(), Version)
