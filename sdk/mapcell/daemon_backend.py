@@ -19,7 +19,7 @@ from mapcell_formats.messages import Attach, Grant, Offer, Resolve, Selection
 from .connection import CONNECTIONS, left
 from .leasing import KEEPER, Lease, OnProgress, close_all, persist, redeem
 from .mapping import Array, Mode, SegmentMap, map_segment, view
-from .process_backend import open_sources
+from .opening import open_sources
 from .weights import Weights, select
 
 
@@ -62,11 +62,15 @@ def attach_name(
     prefix: str,
     mode: Mode,
     timeout: float,
+    hold: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Weights:
-    """Weights of a model that the daemon knows. Errors as `mapcell.attach`."""
+    """Weights of a model that the daemon knows. Errors as `mapcell.attach`.
+
+    `hold` lets the daemon go on staging when this process goes away.
+    """
     until = time.monotonic() + timeout
-    request = Attach(name, Selection(dtype or "", keys, prefix))
+    request = Attach(name, Selection(dtype or "", keys, prefix), hold)
 
     def attempt() -> Weights:
         client = CONNECTIONS.client(until)

@@ -15,21 +15,37 @@ from mapcell_formats.errors import DaemonUnavailable, MapcellError
 from .output import fail
 
 _DONE, _FAILED, _NO_DAEMON, _INTERRUPTED = 0, 1, 3, 130
+# The groups' lines begin in one column.
+_NAME_WIDTH = 7
 
 # Where each command is, and its line in the help, in the order of the help.
-COMMANDS: Mapping[str, tuple[str, str]] = {
-    "load": ("mapcell.cli.loading:load", "Have the daemon hold a checkpoint under a name."),
-    "ls": ("mapcell.cli.models:ls", "List the models that the daemon holds."),
-    "show": ("mapcell.cli.models:show", "Show one model: its versions and tensors."),
-    "unload": ("mapcell.cli.models:unload", "Give a model's memory back."),
-    "ps": ("mapcell.cli.daemon:ps", "List the processes that hold models."),
-    "status": ("mapcell.cli.daemon:status", "Show the daemon: memory, budget, what is being loaded."),
-    "inspect": ("mapcell.cli.files:inspect", "Show what is in a checkpoint file; needs no daemon."),
-    "verify": ("mapcell.cli.verify:verify", "Read every byte of a file or model, and say its digest."),
-    "convert": ("mapcell.cli.convert:convert", "Write a checkpoint to a file of another format; needs no daemon."),
-    "serve": ("mapcell.cli.daemon:serve", "Run the daemon in the foreground, as mapcelld does."),
-    "demo": ("mapcell.demo.command:demo", "Measure a real model in several workers, shared and not."),
+GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "Models": {
+        "load": ("mapcell.cli.loading:load", "Have the daemon hold a checkpoint under a name."),
+        "ls": ("mapcell.cli.models:ls", "List the models that the daemon holds."),
+        "show": ("mapcell.cli.models:show", "Show one model: its versions and tensors."),
+        "tag": ("mapcell.cli.versions:tag", "Give a version a name that stays, such as stable."),
+        "pin": ("mapcell.cli.versions:pin", "Never evict a model to make room."),
+        "unpin": ("mapcell.cli.versions:unpin", "Let a model be evicted again."),
+        "unload": ("mapcell.cli.versions:unload", "Give a model's memory back once nobody uses it."),
+        "retire": ("mapcell.cli.versions:retire", "Stop handing a model out; who has it keeps it."),
+        "evict": ("mapcell.cli.versions:evict", "Give a model's memory back now, or say who uses it."),
+    },
+    "Daemon": {
+        "serve": ("mapcell.cli.daemon:serve", "Run the daemon in the foreground, as mapcelld does."),
+        "status": ("mapcell.cli.daemon:status", "Show its memory, its budget and what is being loaded."),
+        "ps": ("mapcell.cli.daemon:ps", "List the processes that hold models."),
+        "top": ("mapcell.cli.top:top", "Watch models, memory and rates as they change."),
+        "doctor": ("mapcell.cli.doctor:doctor", "Check what this host can do; needs no daemon."),
+    },
+    "Files, without a daemon": {
+        "inspect": ("mapcell.cli.files:inspect", "Show what is in a checkpoint file."),
+        "verify": ("mapcell.cli.verify:verify", "Read every byte of a file, or model, and say its digest."),
+        "convert": ("mapcell.cli.convert:convert", "Write a checkpoint to a file of another format."),
+        "demo": ("mapcell.demo.command:demo", "Measure a real model in several workers, shared and not."),
+    },
 }
+COMMANDS: Mapping[str, tuple[str, str]] = {name: entry for group in GROUPS.values() for name, entry in group.items()}
 
 EPILOG = """\b
 Start with:  mapcell serve &
@@ -74,9 +90,10 @@ class LazyGroup(click.Group):
             raise _ReaderLeft from exc
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the commands' lines from the table."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+        """Writes the commands' lines from the table, group by group."""
+        for title, group in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(_NAME_WIDTH), line) for name, (_, line) in group.items()])
 
 
 @click.group(

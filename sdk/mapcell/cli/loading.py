@@ -122,6 +122,7 @@ def _attach(target: Known | File, wish: Wish, on_progress: Callable[[Progress], 
             prefix="",
             mode="r",
             timeout=_STAGING_SECONDS,
+            hold=not wish.wait,
             on_progress=on_progress,
         )
     return attach_path(

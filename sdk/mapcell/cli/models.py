@@ -23,7 +23,10 @@ _ATTACH_SECONDS = 30.0
 @click.command()
 @as_json
 def ls(as_json: bool) -> None:
-    """Lists the models that the daemon holds, every version on a line, the newest of each first."""
+    """Lists the models that the daemon holds, every version on a line, the newest of each first.
+
+    A model that is configured and not loaded yet is listed as unloaded.
+    """
     rows = models()
     if as_json:
         output.emit([asdict(row) for row in rows])
@@ -43,8 +46,9 @@ def show(name: str, everything: bool, as_json: bool) -> None:
 
     name = model_name(name)
     row: ModelRow = ask(Resolve(name)).rows[0]
-    versions = [r for r in models() if r.name == row.name]
-    metadata, tensors = _contents(name)
+    versions = [r for r in models() if r.name == row.name and r.version]
+    # Looking at a model that is not there would load it.
+    metadata, tensors = _contents(name) if row.version else ({}, [])
     if as_json:
         output.emit(
             {**asdict(row), "versions": [asdict(r) for r in versions], "metadata": metadata, "tensors": tensors}
@@ -55,26 +59,7 @@ def show(name: str, everything: bool, as_json: bool) -> None:
         click.echo()
         print_rows(versions)
     put_metadata(metadata)
-    put_tensors(tensors, everything)
-
-
-@click.command()
-@click.argument("name", shell_complete=complete_models)
-@as_json
-def unload(name: str, as_json: bool) -> None:
-    """Gives the memory of the model NAME back, or of one version: NAME:TAG or NAME@VERSION.
-
-    A version that processes hold is handed out no more, and goes with the last of them.
-    """
-    from mapcell_formats.messages import Unload
-
-    rows: Sequence[ModelRow] = ask(Unload(model_name(name))).rows
-    if as_json:
-        output.emit([asdict(row) for row in rows])
-        return
-    for row in rows:
-        when = "now" if not row.leases else f"when {output.count(row.leases, 'lease')} on it ended"
-        output.put(f"unloaded {row.name} {output.short(row.version)}; its {output.size(row.nbytes)} come back {when}")
+    put_tensors(tensors, everything, metadata)
 
 
 def print_rows(rows: Sequence[ModelRow]) -> None:
@@ -124,6 +109,9 @@ def _contents(name: str) -> tuple[dict[str, str], list[dict[str, Any]]]:
 
 def _print_model(row: ModelRow) -> None:
     verified = "every byte was hashed" if row.verified else "not hashed: a file mapped as it lies"
+    if not row.version:
+        _print_absent(row)
+        return
     dtype = "of several dtypes" if row.dtype == "mixed" else row.dtype
     output.put_fields(
         [
@@ -135,5 +123,18 @@ def _print_model(row: ModelRow) -> None:
             ("residence", f"{row.residence}, {verified}"),
             ("tensors", f"{row.tensors:,}, {dtype}, {output.size(row.nbytes)}"),
             ("leases", str(row.leases)),
+        ]
+    )
+
+
+def _print_absent(row: ModelRow) -> None:
+    advice = f"`mapcell load {row.name}` loads it" if row.state == "UNLOADED" else "`mapcell top` shows how far it is"
+    output.put_fields(
+        [
+            ("model", row.name),
+            ("state", f"{row.state.lower()}; {advice}"),
+            ("source", row.source),
+            ("residence", row.residence),
+            ("dtype", row.dtype),
         ]
     )

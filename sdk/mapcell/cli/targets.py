@@ -40,7 +40,6 @@ class Wish:
             "--tag": self.tag,
             "--residence": self.residence != "auto",
             "--pin": self.pin,
-            "--no-wait": not self.wait,
         }
         return [option for option, value in given.items() if value]
 

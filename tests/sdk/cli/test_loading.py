@@ -37,6 +37,14 @@ def wait_until_ready(cli: Cli, name: str) -> None:
         time.sleep(0.02)
 
 
+def wait_until_free(cli: Cli) -> None:
+    """Waits until the daemon has noticed that the last lease ended."""
+    until = time.monotonic() + SECONDS
+    while cli.json("status")["leases"]:
+        assert time.monotonic() < until, "a lease never ended"
+        time.sleep(0.02)
+
+
 def test_load_says_what_it_did(cli: Cli, daemon: DaemonProcess, checkpoint: Path) -> None:
     """load names the model, its tensors, size and residence; afterwards a worker attaches by that name."""
     ran = cli("load", str(checkpoint), "--residence", "sealed")
@@ -44,7 +52,7 @@ def test_load_says_what_it_did(cli: Cli, daemon: DaemonProcess, checkpoint: Path
     assert ran.out.startswith("small is loaded: 3 tensors, 4.0 KiB sealed, blake3:")
     with attach("small") as weights:
         assert weights["a.bias"].tolist() == list(range(8))
-    assert cli.json("status")["leases"] == 0
+    wait_until_free(cli)
 
 
 def test_load_fields(cli: Cli, daemon: DaemonProcess, checkpoint: Path) -> None:
@@ -153,6 +161,25 @@ def test_no_wait_of_what_is_there(cli: Cli, daemon: DaemonProcess, checkpoint: P
     """What needs no staging is simply loaded."""
     assert cli("load", str(checkpoint)).status == 0
     assert "is loaded" in cli("load", str(checkpoint), "--no-wait").out
+
+
+def test_no_wait_of_a_configured_model(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that only the configuration knows is listed before it is loaded, and loaded without waiting."""
+    path, config = large(tmp_path), tmp_path / "mapcelld.toml"
+    config.write_text(f'[[model]]\nname = "conf"\nsource = "{path}"\nresidence = "sealed"\npin = true\n')
+    with DaemonProcess("--config", str(config)) as daemon:
+        monkeypatch.setenv("MAPCELL_RUNTIME", str(daemon.runtime))
+        (row,) = cli.json("ls")
+        assert (row["name"], row["state"], row["version"], row["source"]) == ("conf", "UNLOADED", "", str(path))
+        assert (row["residence"], row["pinned"], row["nbytes"], row["tags"]) == ("sealed", True, 0, [])
+        assert cli.json("show", "conf")["tensors"] == []
+        assert "`mapcell load conf` loads it" in cli("show", "conf").out
+        assert "'conf' is not loaded; `mapcell load conf` loads it" in cli("pin", "conf").err
+        assert cli.json("status")["stagings"] == 0
+        ran = cli("load", "conf", "--no-wait")
+        assert (ran.status, ran.err) == (0, "")
+        wait_until_ready(cli, "conf")
+        assert len(cli.json("show", "conf")["tensors"]) == 8
 
 
 def test_no_wait_hears_of_a_broken_file(cli: Cli, daemon: DaemonProcess, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import zmq
 
-from mapcell.cli import COMMANDS
+from mapcell.cli import COMMANDS, GROUPS
 from support.checkpoints import write_safetensors
 from support.daemon import DaemonProcess
 
@@ -57,6 +58,13 @@ def folder() -> Iterator[Path]:
         (["status"], 3),
         (["show", "x"], 3),
         (["unload", "x"], 3),
+        (["pin", "x"], 3),
+        (["unpin", "x"], 3),
+        (["tag", "x", "blake3:0", "t"], 3),
+        (["retire", "x"], 3),
+        (["evict", "x"], 3),
+        (["tag", "x", "blake3:0"], 2),
+        (["pin"], 2),
         (["load", "/no/such/file"], 3),
     ],
 )
@@ -82,23 +90,14 @@ def test_no_daemon_says_what_to_start(cli: Cli, monkeypatch: pytest.MonkeyPatch)
 def test_help_is_complete(cli: Cli) -> None:
     """The help names every command, the exit statuses and the shells, each line short enough for a terminal."""
     out = cli("--help").out
-    for word in (
-        "load",
-        "ls",
-        "show",
-        "unload",
-        "ps",
-        "status",
-        "inspect",
-        "serve",
-        "Exit status",
-        "_MAPCELL_COMPLETE",
-    ):
+    for name, (_, line) in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(line)}$", out, re.MULTILINE)
+    for word in ("Exit status", "_MAPCELL_COMPLETE", *GROUPS):
         assert word in out
     assert max(map(len, out.splitlines())) <= 100
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "serve"])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("serve", "top")])
 def test_every_command_has_help(command: str, cli: Cli) -> None:
     """Every command in the table exists and explains itself, and each that prints something has --json."""
     ran = cli(command, "--help")

@@ -80,7 +80,6 @@ def test_nothing(cli: Cli, daemon: DaemonProcess, tmp_path: Path, monkeypatch: p
         (Wish("", "x", "auto", "", False, True), "--tag"),
         (Wish("", "", "sealed", "", False, True), "--residence"),
         (Wish("", "", "auto", "", True, True), "--pin"),
-        (Wish("", "", "auto", "", False, False), "--no-wait"),
     ],
 )
 def test_options_of_files(wish: Wish, option: str, cli: Cli, daemon: DaemonProcess, checkpoint: Path) -> None:
