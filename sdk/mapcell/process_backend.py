@@ -17,14 +17,13 @@ from mapcell_formats.checkpoint import Checkpoint, SourceTensor
 from mapcell_formats.detect import read_checkpoint
 from mapcell_formats.digest import file_identity, provisional_id
 from mapcell_formats.dtypes import ITEMSIZE, numpy_dtype
-from mapcell_formats.errors import AccessDenied, NotFound
 from mapcell_formats.gguf_dequantise import dequantised
 from mapcell_formats.layout import cast_dtype
-from mapcell_formats.locate import open_path
 from mapcell_formats.manifest import Description, Manifest, TensorEntry, encode_manifest
 from mapcell_formats.source import ByteSource, FileSource
 
 from .mapping import Array, Mode, SegmentMap, map_segment, view
+from .opening import open_sources
 from .weights import Weights, select
 
 
@@ -107,19 +106,6 @@ def _entry(tensor: SourceTensor, dtype: str | None) -> TensorEntry:
     return TensorEntry(
         tensor.name, target, tensor.shape, first.source if first else 0, first.offset if first else 0, nbytes
     )
-
-
-def open_sources(path: str) -> list[FileSource]:
-    """The files of the checkpoint at `path`: a file, a folder or an index; the caller owns them.
-
-    NotFound or AccessDenied when it cannot be opened, FormatError as `locate.open_path` raises it.
-    """
-    try:
-        return open_path(path)
-    except FileNotFoundError as exc:
-        raise NotFound(f"{path}: no such file; give the path of a checkpoint", path=path) from exc
-    except PermissionError as exc:
-        raise AccessDenied(f"{path}: this process may not read it", path=path) from exc
 
 
 def attach_in_process(

@@ -25,7 +25,7 @@ _LONG_TEXT = 200
 @contextmanager
 def opened(path: str) -> Iterator[tuple[Sequence[FileSource], Checkpoint]]:
     """The files of the checkpoint at `path`, and what is in them. NotFound, AccessDenied or FormatError."""
-    from mapcell.process_backend import open_sources
+    from mapcell.opening import open_sources
     from mapcell_formats.detect import read_checkpoint
 
     sources = open_sources(path)
