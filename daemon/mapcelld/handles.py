@@ -14,13 +14,13 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from mapcell_formats import messages, wire
 from mapcell_formats.errors import MapcellError, ProtocolError
-from mapcell_formats.messages import Grant, Progress, Refused
+from mapcell_formats.messages import Grant, Progress, Refused, Selection
 from mapcelld import channel
 from mapcelld.channel import Credentials
 from mapcelld.leases import Lease
@@ -49,6 +49,7 @@ class Connection:
         self.peer = channel.credentials(sock)
         self.since = since
         self.intent = Intent("")
+        self.then = Selection()
         self.redeemed = False
         self.lease: Lease | None = None
         self._desk = desk
@@ -75,13 +76,14 @@ class Connection:
 class Right:
     """What a ticket stands for: a version that is there, or a plan to stage one; and what it is to be called.
 
-    `hold` goes on staging for a client that leaves.
+    `hold` goes on staging for a client that leaves, `then` is what the client wants of the version once it is there.
     """
 
     intent: Intent
     version: Version | None = None
     plan: Plan | None = None
     hold: bool = False
+    then: Selection = field(default_factory=Selection)
 
 
 class Rules(Protocol):
@@ -97,6 +99,10 @@ class Rules(Protocol):
 
     def stage(self, right: Right, connection: Connection, offer: int | None) -> None:
         """Has the version staged for `connection`; `offer` is a descriptor of it when its files are still in it."""
+        ...
+
+    def cast(self, connection: Connection, version: Version) -> Version | None:
+        """What the client gets of `version`; None when it has to be staged first, and `connection` waits for it."""
         ...
 
     def name(self, intent: Intent, version: Version) -> str:
@@ -147,6 +153,10 @@ class HandleDesk:
         if connection not in self._connections:
             return
         try:
+            if connection.then.dtype and (cast := self._rules.cast(connection, version)) is not version:
+                if cast is not None:
+                    self.grant(connection, cast)
+                return
             # The lease first: it keeps the version from being dropped while its name is settled.
             connection.lease = self._rules.begin(connection.peer, connection.intent.name, version)
             name = self._rules.name(connection.intent, version)
@@ -275,7 +285,7 @@ class HandleDesk:
         try:
             _, message = wire.decode(payload, messages.REDEMPTIONS)
             right = self._rules.redeem(message.ticket, connection.peer)
-            connection.intent = right.intent
+            connection.intent, connection.then = right.intent, right.then
             if right.plan is not None and right.plan.kind == "offer":
                 # The message stays queued: only a stager takes a client's descriptors out of it.
                 self._loop.remove_reader(connection.sock)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version as installed_version
 
 from mapcell_formats import messages
@@ -82,17 +83,19 @@ class Requests:
         _check_selection(request.selection)
         plan, intent = self._unloaded(who, request.name)
         if plan is not None:
-            return self._issue(who, Right(intent, plan=plan, hold=request.hold))
+            return self._issue(who, Right(intent, plan=plan, hold=request.hold, then=request.selection))
         model, version = self._resolve(who, request.name)
-        wanted = request.selection
+        return self._issue(who, replace(self.cast(model, version, request.selection), hold=request.hold))
+
+    def cast(self, model: Model, version: Version, wanted: Selection) -> Right:
+        """The right to `version` of `model` as `wanted`: to itself, to a cast that is there, or to a plan for one."""
         if not wanted.dtype or version.dtype == wanted.dtype:
-            return self._issue(who, Right(Intent(model.name), version))
+            return Right(Intent(model.name), version)
         made = self._registry.made_by(Recipe((version.id,), "sealed", wanted))
         if made is not None:
-            return self._issue(who, Right(Intent(model.name), made))
+            return Right(Intent(model.name), made)
         plan = Plan("derive", (version.id,), wanted, "sealed", base=version, manner=self._manner())
-        intent = Intent(model.name, model.owner, model.source, role="derived", base=version.id)
-        return self._issue(who, Right(intent, plan=plan, hold=request.hold))
+        return Right(Intent(model.name, model.owner, model.source, role="derived", base=version.id), plan=plan)
 
     def offer(self, who: Credentials, request: messages.Offer) -> Ticket:
         """A ticket to redeem with descriptors of one's own."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mapcell_formats.errors import MapcellError, NotFound
-from mapcell_formats.messages import Event, Progress
+from mapcell_formats.messages import Event, Progress, Selection
 from mapcelld import quotas
 from mapcelld.access import Access
 from mapcelld.channel import Credentials, supplementary_groups
@@ -153,6 +153,16 @@ class Service:
         staging = self._staging.start(right.plan, connection.peer.uid, connection, offer)
         if right.hold:
             staging.waiters.append(_Unattended(self, right.intent))
+
+    def cast(self, connection: Connection, version: Version) -> Version | None:
+        """What the client gets of `version`; None when it has to be staged first, and `connection` waits for it."""
+        wanted, connection.then = connection.then, Selection()
+        name = self._holdings.name(connection.intent, version)
+        right = self._requests.cast(self._holdings.registry.models[name], version, wanted)
+        connection.intent = right.intent
+        if right.plan is not None:
+            self._staging.start(right.plan, connection.peer.uid, connection, None)
+        return right.version
 
     def name(self, intent: Intent, version: Version) -> str:
         """Registers the version under what the client meant it to be called."""
