@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,11 @@ from mapcell_formats.errors import MapcellError
 from mapcelld import config_file, logs
 from mapcelld.config import Config
 from mapcelld.server import serve
+
+log = logging.getLogger("mapcelld")
+
+# What sysexits.h calls a fault of the program. The unit restarts it then, and not after 1, which wants an operator.
+_EXIT_BUG = 70
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,6 +43,10 @@ def main(path: Path | None, check_config: bool, runtime: str | None, budget: str
     except MapcellError as exc:
         click.echo(f"error: {exc}", err=True)
         sys.exit(1)
+    # The boundary of the process: its status tells the service manager whether trying again makes sense.
+    except Exception:
+        log.exception("ended by a bug")
+        sys.exit(_EXIT_BUG)
 
 
 if __name__ == "__main__":

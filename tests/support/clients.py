@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import mmap
 import os
 import random
 import signal
+import socket
 import sys
 import time
 import zlib
@@ -18,9 +21,24 @@ import numpy as np
 import mapcell
 from mapcell.connection import CONNECTIONS, daemon_status
 from mapcell.daemon_backend import attach_path
-from mapcell_formats.errors import MapcellError
-from mapcell_formats.messages import Evict, ListModels
-from support.proc import children
+from mapcell.leasing import close_all, redeem
+from mapcell_formats import wire
+from mapcell_formats.errors import MapcellError, NotFound
+from mapcell_formats.messages import (
+    HANDOUTS,
+    MAX_HANDLE_BYTES,
+    TICKET_BYTES,
+    Attach,
+    Evict,
+    GetStatus,
+    ListModels,
+    Redeem,
+    Refused,
+    Status,
+    Unload,
+)
+from support.proc import children, eventually, memory_files
+from support.raw import ask
 
 _SIDE = 256
 _PATIENCE = 60.0
@@ -123,6 +141,54 @@ def churn(name: str, path: str, rounds: str, seed: str) -> dict[str, Any]:
     return {"errors": errors, "rows": [r.name for r in rows if r.version], "sums": [check(r.name) for r in rows]}
 
 
+def drop(name: str) -> list[str]:
+    """Unloads model `name` if it is there: the models that are left."""
+    with contextlib.suppress(NotFound):
+        CONNECTIONS.client().ask(Unload(name), _PATIENCE, repeat=False)
+    return [r.name for r in CONNECTIONS.client().ask(ListModels(), _PATIENCE).rows]
+
+
+def outlive(path: str) -> dict[str, int]:
+    """What the daemon counts as sealed while a map outlives its lease, and after that map is gone."""
+    attach_path(path, dtype=None, keys=None, prefix="", mode="r", timeout=60, name="o", residence="sealed").close()
+    client = CONNECTIONS.client()
+    ticket = client.ask(Attach("o"), _PATIENCE)
+    grant, fds, sock = redeem(client, ticket, (), time.monotonic() + _PATIENCE, None)
+    held = mmap.mmap(fds[1], grant.segments[0], mmap.MAP_SHARED, mmap.PROT_READ)
+    close_all(fds)
+    sock.close()
+    client.ask(Unload("o"), _PATIENCE, repeat=False)
+    # Longer than the daemon takes to ask the kernel again.
+    time.sleep(2.5)
+    mapped = daemon_status().sealed
+    held.close()
+    eventually(lambda: daemon_status().sealed == 0)
+    return {"mapped": mapped, "closed": daemon_status().sealed}
+
+
+def segments() -> int:
+    """Bytes of segments that any process still holds, the manager included."""
+    return sum(memory_files(int(p) for p in os.listdir("/proc") if p.isdigit()).values())
+
+
+def knock_control() -> dict[str, int]:
+    """Who answers a question that is put to the control socket alone."""
+    status = ask(Path(os.environ["MAPCELL_RUNTIME"]), GetStatus())
+    assert isinstance(status, Status)
+    return {"pid": status.pid}
+
+
+def knock_handles() -> dict[str, int]:
+    """Who answers a redemption that is put to the handle socket alone: it refuses the ticket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.settimeout(_PATIENCE)
+        sock.connect(f"{os.environ['MAPCELL_RUNTIME']}/handles.sock")
+        sock.send(wire.encode(Redeem(bytes(TICKET_BYTES))))
+        _, refused = wire.decode(sock.recv(MAX_HANDLE_BYTES), HANDOUTS)
+    assert isinstance(refused, Refused), refused
+    return knock_control()
+
+
 def read_by(daemon: int) -> int:
     """Bytes that the daemon and every process that it started have read by system calls so far."""
     found = [daemon, *children(daemon), *(s for c in children(daemon) for s in children(c))]
@@ -152,7 +218,10 @@ def _product(weights: mapcell.Weights, x: Any) -> bytes:
     return bytes((w @ x).tobytes())
 
 
-_PROGRAMS: dict[str, Callable[..., Any]] = {f.__name__: f for f in (load, check, work, attachers, kills, churn, status)}
+_PROGRAMS: dict[str, Callable[..., Any]] = {
+    f.__name__: f
+    for f in (load, check, work, attachers, kills, churn, status, drop, outlive, segments, knock_control, knock_handles)
+}
 
 if __name__ == "__main__":
     print(json.dumps(_PROGRAMS[sys.argv[1]](*sys.argv[2:])))

@@ -26,12 +26,12 @@ class InstalledService:
 
     def __init__(self, folder: Path) -> None:
         self.sandbox = SystemdSandbox(folder, (SERVICE, *SOCKETS, PRELOAD), interpreter_folders())
-        self._log = folder / "mapcelld.log"
-        self._log.touch()
-        self._log.chmod(0o666)
+        self.log_path = folder / "mapcelld.log"
+        self.log_path.touch()
+        self.log_path.chmod(0o666)
         try:
             # No journal runs inside, so the service writes to a file; "+" of what the unit says is left as it is.
-            self.drop_in("log", f"[Service]\nStandardError=append:{self._log}\n")
+            self.drop_in("log", f"[Service]\nStandardError=append:{self.log_path}\n")
             self.installed = self.sandbox.run("env", f"BIN={BIN}", str(ROOT / "systemd/install"))
         except BaseException:
             self.sandbox.close()
@@ -62,14 +62,14 @@ class InstalledService:
         """Starts the service with nothing loaded and an empty log."""
         self.systemctl("stop", SERVICE, *SOCKETS)
         self.systemctl("reset-failed", check=False)
-        self._log.write_text("")
+        self.log_path.write_text("")
         self.systemctl("start", SERVICE)
 
     # --- what can be seen -------------------------------------------------------------------------------------------
 
     def log(self) -> str:
         """What the daemon wrote so far."""
-        return self._log.read_text(errors="replace")
+        return self.log_path.read_text(errors="replace")
 
     def stored(self) -> int:
         """Descriptors in the manager's store."""
@@ -83,15 +83,21 @@ class InstalledService:
         """How often systemd restarted the daemon by itself."""
         return int(self.sandbox.show(SERVICE, "NRestarts"))
 
+    def python(self) -> str:
+        """The interpreter that the service runs on."""
+        return sys.executable
+
     def settled(self, descriptors: int) -> None:
         """Waits until the store holds `descriptors`; AssertionError when it never does."""
         eventually(lambda: self.stored() == descriptors)
 
     # --- clients ----------------------------------------------------------------------------------------------------
 
-    def start_client(self, program: str, *arguments: object, uid: int = 0) -> subprocess.Popen[str]:
-        """A program of support/clients.py, started inside."""
-        user = ["setpriv", f"--reuid={uid}", "--regid=mapcell", "--clear-groups"] if uid else []
+    def start_client(
+        self, program: str, *arguments: object, uid: int = 0, groups: str = "mapcell"
+    ) -> subprocess.Popen[str]:
+        """A program of support/clients.py, started inside; as `uid` with these supplementary groups."""
+        user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", f"--groups={self._gids(groups)}"] if uid else []
         env = dict(os.environ) | {
             "MAPCELL_RUNTIME": RUNTIME,
             "PYTHONPATH": str(ROOT / "tests"),
@@ -101,9 +107,15 @@ class InstalledService:
         command = [sys.executable, "-m", "support.clients", program, *map(str, arguments)]
         return self.sandbox.popen(*user, *command, env=env)
 
-    def client(self, program: str, *arguments: object, uid: int = 0, seconds: float = 120.0) -> Any:
+    def client(
+        self, program: str, *arguments: object, uid: int = 0, groups: str = "mapcell", seconds: float = 120.0
+    ) -> Any:
         """What a program of support/clients.py answers; AssertionError when it fails."""
-        return finished(self.start_client(program, *arguments, uid=uid), seconds)
+        return finished(self.start_client(program, *arguments, uid=uid, groups=groups), seconds)
+
+    def _gids(self, groups: str) -> str:
+        lines = self.sandbox.run("getent", "group", *groups.split(",")).splitlines()
+        return ",".join(line.split(":")[2] for line in lines)
 
     def command(self, *arguments: str, check: bool = True) -> str:
         """What the command `mapcell arguments` prints inside."""

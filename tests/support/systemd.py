@@ -20,6 +20,8 @@ from pathlib import Path
 import pytest
 
 START_SECONDS = 20.0
+# Where the sandbox's folder lies for services too, whose /tmp may be private.
+INSIDE = Path("/opt/folder")
 _PROGRAM = Path("/lib/systemd/systemd")
 _TOOLS = ("unshare", "nsenter", "systemctl", "systemd-sysusers", "systemd-tmpfiles")
 _UNSHARE = ("unshare", "--fork", "--pid", "--kill-child", "--mount-proc", "--mount", "--cgroup", "--uts", "--ipc")
@@ -45,8 +47,9 @@ mount --bind {folder} /run/sandbox/folder
 for d in {private}; do mount -t tmpfs -o mode=755 tmpfs $d; done
 chmod 1777 /tmp /var/tmp
 mount --bind /run/sandbox/etc /etc
-mkdir -p {folder}
+mkdir -p {folder} {inside}
 mount --bind /run/sandbox/folder {folder}
+mount --bind /run/sandbox/folder {inside}
 mkdir -p /run/systemd/system
 for m in setup.service setup-dev.service clean.service clean.timer; do
   ln -s /dev/null /run/systemd/system/systemd-tmpfiles-$m
@@ -58,7 +61,7 @@ for u in {units}; do
   printf '[Unit]\\nDefaultDependencies=no\\n' > /run/systemd/system/$u.d/sandbox.conf
 done
 export container=sandbox
-exec {program} --system --unit=sandbox.target --log-target=console --log-level=info --show-status=0
+exec {program} --system --unit=sandbox.target --log-target=null --show-status=0
 """
 
 
@@ -69,7 +72,7 @@ def _obstacle() -> str:
         return "this host has no systemd, or not all of its tools"
     if _own_group() is None:
         return "this host has no cgroup2 to put systemd into"
-    if subprocess.run([*_UNSHARE, "true"], capture_output=True).returncode:
+    if subprocess.run([*_UNSHARE, "true"], check=False, capture_output=True).returncode:
         return "this host gives root no namespaces"
     return ""
 
@@ -102,6 +105,7 @@ class SystemdSandbox:
         self._group = own / f"mapcell-test-{os.getpid()}-{folder.name}"
         script = _BOOT.format(
             folder=folder,
+            inside=INSIDE,
             private=" ".join(_PRIVATE),
             open="\n".join(_opened(readable)),
             units=" ".join(units),
@@ -152,10 +156,6 @@ class SystemdSandbox:
         """A property of `unit`."""
         return self.run("systemctl", "show", unit, "--value", "-p", name).strip()
 
-    def messages(self) -> str:
-        """What systemd said so far."""
-        return (self.folder / "boot.log").read_text(errors="replace")
-
     def close(self) -> None:
         """Ends systemd and everything that runs under it. A second call does nothing."""
         for pid in (self._inner, self._outer.pid):
@@ -176,10 +176,10 @@ class SystemdSandbox:
             os.rmdir(folder)
 
     def _await_running(self) -> None:
-        until = time.monotonic() + START_SECONDS
+        until, log = time.monotonic() + START_SECONDS, self.folder / "boot.log"
         while not self._running():
-            assert self._outer.poll() is None, f"systemd did not start:\n{self.messages()}"
-            assert time.monotonic() < until, f"systemd was not up in {START_SECONDS} s:\n{self.messages()}"
+            assert self._outer.poll() is None, f"systemd did not start:\n{log.read_text()}"
+            assert time.monotonic() < until, f"systemd was not up in {START_SECONDS} s:\n{log.read_text()}"
             time.sleep(0.05)
 
     def _running(self) -> bool:
