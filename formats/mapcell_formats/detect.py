@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from . import encrypted_ckpt, gguf, mindspore_ckpt, npy, npz, safetensors, zip_archive
+from . import encrypted_ckpt, gguf, mindspore_ckpt, npy, npz, safetensors, torch_zip, zip_archive
 from .checkpoint import HEAD_BYTES, Checkpoint, Reader, SourceTensor
 from .errors import FormatError, UnsupportedFormat
 from .index import is_index, parse_index
@@ -31,10 +31,13 @@ class _ZipReader:
         raise UnsupportedFormat(message, path=source.path, offset=0, expected="arrays (.npz) or a torch checkpoint")
 
 
-ARCHIVES: tuple[zip_archive.ArchiveReader, ...] = (npz.READER,)
+ARCHIVES: tuple[zip_archive.ArchiveReader, ...] = (torch_zip.READER, npz.READER)
 READERS: tuple[Reader, ...] = (safetensors.READER, mindspore_ckpt.READER, gguf.READER, npy.READER, _ZipReader())
 
 _CONVERT = "convert it to safetensors with the library that wrote it"
+# A pickle of protocol 2 that holds torch's old magic number.
+_LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+_SAVE_AGAIN = "save it again with a newer one: torch.save(torch.load(path, weights_only=True), other)"
 # What other files begin with, what they are, and what their owner can do.
 _KNOWN: tuple[tuple[bytes, str, str], ...] = (
     (b"PK\x05\x06", "an empty zip archive", "save the checkpoint again"),
@@ -45,6 +48,7 @@ _KNOWN: tuple[tuple[bytes, str, str], ...] = (
     (b"\xfd7zXZ\x00", "xz", "unpack it first"),
     (b"BZh", "bzip2", "unpack it first"),
     (b"version https://git-lfs", "a git-lfs pointer, not the file itself", "fetch the file with `git lfs pull`"),
+    (_LEGACY_TORCH, "a torch checkpoint from before torch 1.6", _SAVE_AGAIN),
     (b"\x80\x02", "a Python pickle, perhaps an old torch checkpoint", _CONVERT + "; mapcell executes no pickle"),
     (b"\x80\x03", "a Python pickle", _CONVERT + "; mapcell executes no pickle"),
     (b"\x80\x04", "a Python pickle", _CONVERT + "; mapcell executes no pickle"),

@@ -11,13 +11,13 @@ from typing import Protocol
 
 import pytest
 
-from mapcell_formats import gguf, mindspore_ckpt, npy, npz, safetensors
+from mapcell_formats import gguf, mindspore_ckpt, npy, npz, safetensors, torch_zip
 from mapcell_formats.detect import read_checkpoint
 from mapcell_formats.errors import FormatError
 from mapcell_formats.index import parse_index
 from mapcell_formats.source import ByteSource, FileSource
 
-from . import corpus_ckpt, corpus_gguf, corpus_index, corpus_npy, corpus_safetensors, corpus_zip
+from . import corpus_ckpt, corpus_gguf, corpus_index, corpus_npy, corpus_safetensors, corpus_torch, corpus_zip
 from .building import PATH, Case
 
 PEAK_BYTES = 64 * 1024 * 1024
@@ -43,6 +43,7 @@ KINDS: dict[str, tuple[Corpus, Parse]] = {
     "index": (corpus_index, parse_index),
     "npy": (corpus_npy, npy.READER.parse),
     "zip": (corpus_zip, npz.READER.parse),
+    "torch": (corpus_torch, torch_zip.READER.parse),
 }
 
 
@@ -113,6 +114,7 @@ SOUND = {
     "index": [corpus_index.SMALL],
     "npy": [corpus_npy.SMALL],
     "zip": [corpus_zip.SMALL],
+    "torch": [corpus_torch.SMALL],
 }
 
 

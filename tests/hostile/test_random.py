@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapcell_formats import encrypted_ckpt, gguf, mindspore_ckpt, safetensors
+from mapcell_formats import encrypted_ckpt, gguf, mindspore_ckpt, safetensors, torch_zip
 from mapcell_formats.checkpoint import Checkpoint
 from mapcell_formats.ckpt_writer import Encryption, encode_ckpt
 from mapcell_formats.detect import read_checkpoint
@@ -17,7 +17,16 @@ from mapcell_formats.errors import FormatError
 from mapcell_formats.items import TensorItem
 from mapcell_formats.source import read
 
-from . import corpus_ckpt, corpus_gguf, corpus_index, corpus_npy, corpus_safetensors, corpus_zip
+from . import (
+    corpus_ckpt,
+    corpus_gguf,
+    corpus_index,
+    corpus_npy,
+    corpus_safetensors,
+    corpus_torch,
+    corpus_zip,
+    torch_building,
+)
 from .building import MemorySource
 from .promises import check
 
@@ -37,6 +46,7 @@ SEEDS = {
     "index": corpus_index.SMALL,
     "npy": corpus_npy.SMALL,
     "npz": corpus_zip.SMALL,
+    "torch": corpus_torch.SMALL,
     **{mode: _encrypted(mode) for mode in encrypted_ckpt.KEY_BYTES},
 }
 
@@ -113,3 +123,25 @@ def _cbc(plain: bytes) -> bytes:
     body = context.update(data + bytes([padding]) * padding) + context.finalize()
     numbers = [n.to_bytes(4, "little") for n in (encrypted_ckpt.MAGIC_OF["AES-CBC"], 24 + len(body), 16, len(body))]
     return numbers[0] + numbers[1] + numbers[2] + KEY + numbers[3] + body
+
+
+TOKENS = st.sampled_from(
+    [
+        *(bytes([code]) for code in b"()}]N.tasueRbQ\x85\x86\x87\x88\x89\x94"),
+        *(b"q" + bytes([i]) for i in range(3)),
+        *(b"h" + bytes([i]) for i in range(3)),
+        torch_building.ORDERED_DICT,
+        torch_building.V2,
+        torch_building.storage(),
+        torch_building.tensor(),
+        torch_building.number(1),
+        torch_building.text("x"),
+    ]
+)
+
+
+@given(st.lists(TOKENS, max_size=40))
+def test_random_pickles(tokens: list[bytes]) -> None:
+    """Opcodes that state dicts use, in any order."""
+    data = torch_building.torch_file(torch_building.pickled(b"".join(tokens)))
+    survives(torch_zip.READER.parse, data)
