@@ -97,7 +97,10 @@ class ControlDesk:
                 os.close(self._inherited)
 
     def listen(self, on: bool) -> None:
-        """Takes new connections from here on, or none; those that are there stay."""
+        """Takes connections from here on, or none.
+
+        With its listener libzmq ends the connections that came over it; clients come back as soon as there is one.
+        """
         if on and not self._listening:
             self._bind()
         elif self._listening and not on:
