@@ -33,7 +33,8 @@ def dense(x, p): return F.linear(x, w[p + ".weight"], w[p + ".bias"])
 def forward():
     b, t = ids.shape
     e = "embeddings."
-    x = w[e + "word_embeddings.weight"][ids] + w[e + "position_embeddings.weight"][:t] + w[e + "token_type_embeddings.weight"][0]
+    x = w[e + "word_embeddings.weight"][ids] + w[e + "position_embeddings.weight"][:t]
+    x = x + w[e + "token_type_embeddings.weight"][0]
     x = norm(x, e + "LayerNorm")
     for i in range(6):
         p = f"encoder.layer.{i}."

@@ -3,7 +3,7 @@
     python bench/mindspore_side_by_side.py --mindspore-python /path/to/venv/bin/python [--layers 16] [--processes 4]
 
 A network of Dense 4096x4096 layers without bias (64 MiB each) is built under no_init_parameters() and loaded with
-load_checkpoint(net=...), from .ckpt and from safetensors, in fresh processes; each then runs one forward pass. MindSpore
+load_checkpoint(net=...), from .ckpt and from safetensors, in fresh processes; each then runs one forward. MindSpore
 lives in an interpreter of its own, since its NumPy is older. mapcell runs with a daemon that has loaded the file once;
 the time of that first load is reported apart. Prints JSON; a peer that fails is reported with its error.
 """
@@ -49,7 +49,8 @@ ms.load_checkpoint(path, net=net, format=kind)
 t3 = time.perf_counter()
 y = net(ms.Tensor(np.ones((1, 4096), np.float32))).asnumpy()
 t4 = time.perf_counter()
-print(json.dumps({"import": t1 - t0, "build": t2 - t1, "load": t3 - t2, "forward": t4 - t3, "sum": float(np.abs(y).sum())}))
+times = {"import": t1 - t0, "build": t2 - t1, "load": t3 - t2, "forward": t4 - t3}
+print(json.dumps(times | {"sum": float(np.abs(y).sum())}))
 sys.stdout.flush()
 sys.stdin.readline()
 """
