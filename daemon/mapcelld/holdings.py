@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from mapcell_formats.errors import AccessDenied, BudgetExceeded, StagingFailed
+from mapcell_formats.errors import AccessDenied, BudgetExceeded, NotFound, StagingFailed
 from mapcell_formats.messages import Event
 from mapcelld import eviction, quotas
 from mapcelld.access import Access
@@ -78,8 +78,10 @@ class Holdings:
     def name(self, intent: Intent, version: Version) -> str:
         """Registers the version under what the client meant it to be called. The name that it got.
 
-        AccessDenied when somebody else took that name while the version was being staged.
+        AccessDenied when somebody else took that name while the version was being staged, NotFound when it is gone.
         """
+        if version.state is State.DROPPED:
+            raise NotFound(f"{version.id} was unloaded a moment ago; attach again")
         if intent.role == "known":
             return intent.name
         intent = self._own(intent)

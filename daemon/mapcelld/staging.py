@@ -240,12 +240,15 @@ class StagingDesk:
         self._observe(staging, "progress", "")
 
     def _finish(self, staging: Staging, version: Version) -> None:
+        # Held for the time being: the first who has it may be gone again before the last has it.
+        version.leases += 1
         for waiter in list(staging.waiters):
             try:
                 waiter.ready(version)
             # What one may not have takes it from nobody else.
             except MapcellError as exc:
                 waiter.failed(exc)
+        version.leases -= 1
         staging.waiters.clear()
 
     def _fail(self, staging: Staging, error: MapcellError) -> None:

@@ -123,12 +123,13 @@ class ScriptedStagers:
 class Waiting:
     """Whoever waits for a version, and what it heard. `refuse` is what having the version fails with.
 
-    `on_begun` happens when its files were taken.
+    `on_begun` happens when its files were taken, `on_ready` when the version is there.
     """
 
     intent: Intent = field(default_factory=lambda: Intent("m"))
     refuse: MapcellError | None = None
     on_begun: Callable[[], None] = lambda: None
+    on_ready: Callable[[Version], None] = lambda version: None
     heard: list[object] = field(default_factory=list)
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -145,6 +146,7 @@ class Waiting:
         """The version is there."""
         if self.refuse is not None:
             raise self.refuse
+        self.on_ready(version)
         self.heard.append(version)
         self.done.set()
 

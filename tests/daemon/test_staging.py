@@ -323,6 +323,26 @@ def test_one_may_not_have_it() -> None:
     run(scene)
 
 
+def test_gone_again_before_the_last_has_it() -> None:
+    """What the first waiter had and let go of is still there for the second."""
+
+    async def scene(harness: Harness) -> None:
+        leases: list[int] = []
+        first, second = Waiting(), Waiting()
+        first.on_ready = lambda made: leases.append(made.leases)
+        harness.start(first).waiters.append(second)
+        script = await harness.stagers.script(0)
+        await script.identify()
+        await script.size()
+        script.publish()
+        made = await second.outcome()
+        assert isinstance(made, Version)
+        assert leases == [1]
+        assert made.leases == 0
+
+    run(scene)
+
+
 def test_a_bug_is_answered() -> None:
     """A failure that nobody foresaw still ends in an answer for everybody who waits."""
 
