@@ -5,10 +5,11 @@
             | SharedView    an entry of attached weights that has not been looked at yet
             | Derived       one of these, to be converted at first use
             | Unfilled      a shape and a dtype, and never any elements
+            | Recorded      an array that a gradient is computed through, see kernels.recorded
 
 All know `shape` and `dtype` without data. `array_of` is the only way from a storage to elements: it runs the
-initializer or makes the view, once, whichever thread comes first. A storage never goes back, so Tensors on one
-storage share the elements too.
+initializer or makes the view, once, whichever thread comes first; `operand_of` gives what to compute with, which is
+the same but for Recorded. A storage never goes back, so Tensors on one storage share the elements too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mapcell_formats.dtypes import numpy_dtype
+
+from .kernels.recorded import Recorded
 
 Array: TypeAlias = NDArray[Any]
 
@@ -84,6 +87,8 @@ class LazyInit:
                     self.init = None
         return self._array
 
+    operand = array
+
     def _make(self) -> Array:
         assert self.init is not None
         array = np.zeros(self.shape, self.dtype)
@@ -125,6 +130,8 @@ class SharedView:
             self._array = self.weights[self.entry.name]
         return self._array
 
+    operand = array
+
 
 class Unfilled:
     """A shape (-1 for sizes not known) and a dtype without elements."""
@@ -138,6 +145,8 @@ class Unfilled:
     def array(self) -> Array:
         """RuntimeError: there is nothing to compute with."""
         raise RuntimeError("this Tensor has a shape and a dtype, but no data: it was made without input_data and init")
+
+    operand = array
 
 
 class Derived:
@@ -165,13 +174,20 @@ class Derived:
         assert self._array is not None
         return self._array
 
+    operand = array
 
-Storage: TypeAlias = Array | LazyInit | SharedView | Derived | Unfilled
+
+Storage: TypeAlias = Array | LazyInit | SharedView | Derived | Unfilled | Recorded
 
 
 def array_of(storage: Storage) -> Array:
     """The elements, initialised or bound if they were not."""
     return storage if type(storage) is np.ndarray else storage.array()  # type: ignore[union-attr]
+
+
+def operand_of(storage: Storage) -> Array:
+    """What a kernel computes with: the elements, or what stands in for them."""
+    return storage if type(storage) is np.ndarray else storage.operand()  # type: ignore[union-attr]
 
 
 def is_pending_init(storage: Storage) -> bool:
@@ -201,6 +217,8 @@ def initializer_of(storage: Storage) -> Fill | None:
 
 def converted(storage: Storage, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Storage:
     """`storage` itself if it has this shape and dtype, else its elements converted at first use."""
+    if isinstance(storage, Recorded):
+        storage = storage.value
     if storage.shape == shape and storage.dtype == dtype:
         return storage
     return Derived(storage, shape, dtype)

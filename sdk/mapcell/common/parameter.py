@@ -233,7 +233,7 @@ class Parameter(Tensor):
         init = initializer_of(self._storage)
         if init is not None:
             return LazyInit(init, self.shape, self._storage.dtype)
-        return self._array.copy()
+        return self._elements.copy()
 
     def _inited_by(self, init: Any) -> Storage:
         made = initializer(init, self.shape, self.dtype)._storage
@@ -250,13 +250,17 @@ class Parameter(Tensor):
         return self.clone()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
-        out = self._twin(self._array.copy())
+        out = self._twin(self._elements.copy())
         out.__dict__.update(copy.deepcopy(self.__dict__, memo))
         memo[id(self)] = out
         return out
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        return _unpickled, (self._array, self._name, self._requires_grad, self._from_initializer), self.__dict__ or None
+        return (
+            _unpickled,
+            (self._elements, self._name, self._requires_grad, self._from_initializer),
+            self.__dict__ or None,
+        )
 
     def __str__(self) -> str:
         return (

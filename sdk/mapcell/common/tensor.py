@@ -13,6 +13,7 @@ import numpy as np
 
 from ..kernels import indexing, printing
 from ..kernels.promotion import Array, cast
+from ..kernels.recorded import Recorded
 from ..storage import (
     Storage,
     Unfilled,
@@ -20,6 +21,7 @@ from ..storage import (
     has_elements,
     initializer_of,
     is_pending_init,
+    operand_of,
 )
 from .core import TensorCore, numpy_dtype_of, operand, required_operand, sequence_array
 from .dtype import Type, check, from_numpy
@@ -101,13 +103,18 @@ class Tensor(TensorMath, TensorShape, TensorReduce, TensorOps, TensorConvert):
 
     # --- Elements
 
+    @property
+    def _elements(self) -> Array:
+        """What is looked at, where `_array` is computed with."""
+        return array_of(self._storage)
+
     def asnumpy(self) -> Array:
         """The elements as an ndarray that shares them with the Tensor; read-only when they are shared weights."""
-        return self._array
+        return self._elements
 
     def numpy(self) -> Array:
         """As `asnumpy`."""
-        return self._array
+        return self._elements
 
     @classmethod
     def from_numpy(cls, array: Array) -> Tensor:
@@ -118,32 +125,32 @@ class Tensor(TensorMath, TensorShape, TensorReduce, TensorOps, TensorConvert):
         return wrap(array)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        array = self._array
+        array = self._elements
         if dtype is not None and array.dtype != dtype:
             return array.astype(dtype)
         return array.copy() if copy else array
 
     def __dlpack__(self, **options: Any) -> Any:
-        return self._array.__dlpack__(**options)
+        return self._elements.__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return self._array.__dlpack_device__()
+        return self._elements.__dlpack_device__()
 
     def item(self, *index: int) -> Any:
         """The element at `index`, or the only one, as a Python number. ValueError when there are several."""
-        return self._array.item(*index)
+        return self._elements.item(*index)
 
     def tolist(self) -> Any:
         """The elements as nested lists of Python numbers."""
-        return self._array.tolist()
+        return self._elements.tolist()
 
     def get_bytes(self) -> bytes:
         """The elements' bytes, row by row."""
-        return self._array.tobytes()
+        return self._elements.tobytes()
 
     def data_ptr(self) -> int:
         """The address of the first element; 0 before there are elements."""
-        return int(self._array.ctypes.data) if has_elements(self._storage) else 0
+        return int(self._elements.ctypes.data) if has_elements(self._storage) else 0
 
     @property
     def data(self) -> Tensor:
@@ -173,7 +180,7 @@ class Tensor(TensorMath, TensorShape, TensorReduce, TensorOps, TensorConvert):
     def __bool__(self) -> bool:
         if self.size != 1:
             raise ValueError(f"the truth value of a Tensor of shape {self.shape} is ambiguous; use any() or all()")
-        return bool(self._array.reshape(()))
+        return bool(self._elements.reshape(()))
 
     def __int__(self) -> int:
         return int(self._only())
@@ -192,11 +199,11 @@ class Tensor(TensorMath, TensorShape, TensorReduce, TensorOps, TensorConvert):
     def _only(self) -> Any:
         if self.size != 1:
             raise ValueError(f"only a Tensor of one element can become a number, this one has the shape {self.shape}")
-        return self._array.item()
+        return self._elements.item()
 
     def __contains__(self, item: object) -> bool:
         value = operand(item)
-        return value is not None and bool(np.any(self._array == value))
+        return value is not None and bool(np.any(self._elements == value))
 
     # --- Writing in place
 
@@ -246,21 +253,21 @@ class Tensor(TensorMath, TensorShape, TensorReduce, TensorOps, TensorConvert):
     def __reduce__(self) -> str | tuple[Any, ...]:
         if isinstance(self._storage, Unfilled):
             return _unfilled, (self.shape, self.dtype)
-        return wrap, (self._array,), self.__dict__ or None
+        return wrap, (self._elements,), self.__dict__ or None
 
     # --- Text
 
     def __str__(self) -> str:
         if isinstance(self._storage, Unfilled):
             return "<uninitialized>"
-        return str(self._array) if has_elements(self._storage) else "<uninitialized>"
+        return str(self._elements) if has_elements(self._storage) else "<uninitialized>"
 
     def __repr__(self) -> str:
         return f"Tensor(shape={list(self.shape)}, dtype={self.dtype}, value={self._value_text()})"
 
     def _value_text(self) -> str:
         if has_elements(self._storage):
-            return printing.value_text(self._array)
+            return printing.value_text(self._elements)
         return "\n<uninitialized>" if self.has_init else "\n"
 
     def __format__(self, spec: str) -> str:
@@ -270,14 +277,14 @@ class Tensor(TensorMath, TensorShape, TensorReduce, TensorOps, TensorConvert):
 def wrap(array: Array) -> Tensor:
     """A Tensor around `array`, which it shares. NumPy scalars and subclasses of ndarray become plain arrays."""
     tensor = Tensor.__new__(Tensor)
-    tensor._storage = array if type(array) is np.ndarray else np.asarray(array)
+    tensor._storage = array if type(array) is np.ndarray or isinstance(array, Recorded) else np.asarray(array)
     return tensor
 
 
 def unwrap(tensor: TensorCore) -> Array:
     """The elements of a Tensor or Parameter, initialised or bound first if they were not; no copy."""
     storage = tensor._storage
-    return storage if type(storage) is np.ndarray else array_of(storage)
+    return storage if type(storage) is np.ndarray else operand_of(storage)
 
 
 def from_storage(storage: Storage) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .error_function import erf_in_place
 from .half import in_float32
-from .promotion import Array, cast, inexact_dtype
+from .promotion import Array, cast, inexact_dtype, settled
 
 
 def _floating(x: Array) -> Array:
@@ -73,7 +73,7 @@ def gelu(x: Array) -> Array:
     out += np.asarray(1, x.dtype)
     out *= x
     out *= np.asarray(0.5, x.dtype)
-    return np.asarray(out)
+    return settled(out)
 
 
 def _erf_in_place(x: Array) -> None:
@@ -106,7 +106,7 @@ def fast_gelu(x: Array) -> Array:
     """x * exp(0.851 * (x - |x|)) / (1 + exp(-1.702 * |x|))."""
     size = np.abs(x)
     grown = np.exp(np.asarray(0.851, x.dtype) * (x - size))
-    return np.asarray(x * grown / (1 + np.exp(np.asarray(-1.702, x.dtype) * size)))
+    return settled(x * grown / (1 + np.exp(np.asarray(-1.702, x.dtype) * size)))
 
 
 @in_float32
@@ -117,7 +117,7 @@ def sigmoid(x: Array) -> Array:
     np.tanh(out, out=out)
     out *= np.asarray(0.5, out.dtype)
     out += np.asarray(0.5, out.dtype)
-    return np.asarray(out)
+    return settled(out)
 
 
 @in_float32
@@ -150,19 +150,19 @@ def log_sigmoid(x: Array) -> Array:
 @in_float32
 def softsign(x: Array) -> Array:
     """x / (1 + |x|)."""
-    return np.asarray(x / (1 + np.abs(x)))
+    return settled(x / (1 + np.abs(x)))
 
 
 @in_float32
 def hard_sigmoid(x: Array) -> Array:
     """(x + 3) / 6 kept within 0 and 1."""
-    return np.asarray(np.clip((x + np.asarray(3, x.dtype)) / np.asarray(6, x.dtype), 0, 1))
+    return settled(np.clip((x + np.asarray(3, x.dtype)) / np.asarray(6, x.dtype), 0, 1))
 
 
 @in_float32
 def hard_swish(x: Array) -> Array:
     """x * hard_sigmoid(x)."""
-    return np.asarray(x * hard_sigmoid(x))
+    return settled(x * hard_sigmoid(x))
 
 
 @in_float32
@@ -202,7 +202,7 @@ def glu(x: Array, axis: int = -1) -> Array:
     if x.shape[axis] % 2:
         raise ValueError(f"glu: axis {axis} has {x.shape[axis]} elements, an odd number")
     first, second = np.split(x, 2, axis=axis)
-    return np.asarray(first * sigmoid(second))
+    return settled(first * sigmoid(second))
 
 
 @in_float32
@@ -211,7 +211,7 @@ def swiglu(x: Array, axis: int = -1) -> Array:
     if x.shape[axis] % 2:
         raise ValueError(f"swiglu: axis {axis} has {x.shape[axis]} elements, an odd number")
     first, second = np.split(x, 2, axis=axis)
-    return np.asarray(silu(first) * second)
+    return settled(silu(first) * second)
 
 
 @in_float32
@@ -229,7 +229,7 @@ def softmax(x: Array, axis: int | tuple[int, ...] = -1) -> Array:
     if some_hidden:
         total[hidden] = 1
     out /= total
-    return np.asarray(out)
+    return settled(out)
 
 
 @in_float32
@@ -237,4 +237,4 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     """log(softmax(x)), computed without taking the logarithm of a rounded quotient."""
     out = _floating(x) - np.max(x, axis=axis, keepdims=True)
     out -= np.log(np.sum(np.exp(out), axis=axis, keepdims=True))
-    return np.asarray(out)
+    return settled(out)

@@ -21,6 +21,7 @@ from .promotion import (
     is_integer,
     is_low_precision,
     matched,
+    settled,
 )
 
 Function = Callable[..., Any]
@@ -28,14 +29,16 @@ Function = Callable[..., Any]
 
 def _apply(function: Function, *arrays: Array) -> Array:
     with np.errstate(all="ignore"):
-        return np.asarray(function(*arrays))
+        result = function(*arrays)
+    return result if type(result) is np.ndarray else settled(result)
 
 
 def binary(function: Function, a: Operand, b: Operand) -> Array:
     """`function` of both operands after promotion, in the promoted type."""
     x, y = matched(a, b)
     with np.errstate(all="ignore"):
-        return np.asarray(function(x, y))
+        result = function(x, y)
+    return result if type(result) is np.ndarray else settled(result)
 
 
 def unary(function: Function, a: Array) -> Array:
@@ -197,7 +200,7 @@ def clip(a: Array, low: Operand | None, high: Operand | None) -> Array:
 
 
 def nan_to_num(a: Array, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Array:
-    return np.asarray(np.nan_to_num(a, nan=nan, posinf=posinf, neginf=neginf))
+    return settled(np.nan_to_num(a, nan=nan, posinf=posinf, neginf=neginf))
 
 
 def predicate(function: Function, a: Array) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .activation import softmax
 from .half import in_float32
-from .promotion import Array
+from .promotion import Array, settled
 
 
 def split_heads(x: Array, heads: int) -> Array:
@@ -50,7 +50,7 @@ def joined_mask(
         if padding.ndim != 2 or padding.shape[0] != batch:
             raise ValueError(f"key_padding_mask: expected ({batch}, S), not {padding.shape}")
         hidden = additive(padding, dtype)[:, None, None, :]
-        total = hidden if total is None else np.asarray(total + hidden)
+        total = hidden if total is None else settled(total + hidden)
     return total
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .half import in_float32
 from .linear import same_dtype
-from .promotion import Array
+from .promotion import Array, settled
 from .windows import Pads, Sizes, extent, padded, windows
 
 # Larger im2col copies fall out of the cache and gain nothing.
@@ -118,7 +118,7 @@ def _overlap_add(parts: Array, stride: int, dilation: int) -> Array:
     buffer = np.zeros((*lead, taps, length + dilation), parts.dtype)
     buffer[..., : (n - 1) * stride + 1 : stride] = parts
     skewed = buffer.reshape(*lead, -1)[..., : taps * length].reshape(*lead, taps, length)
-    return np.asarray(skewed.sum(axis=-2))
+    return settled(skewed.sum(axis=-2))
 
 
 @in_float32

@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 
 from .half import in_float32
-from .promotion import Array
+from .promotion import Array, settled
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,28 +33,28 @@ def _solvable(kernel: Callable[P, R]) -> Callable[P, R]:
 @_solvable
 def det(a: Array) -> Array:
     """The determinants."""
-    return np.asarray(np.linalg.det(a))
+    return settled(np.linalg.det(a))
 
 
 @in_float32
 @_solvable
 def inverse(a: Array) -> Array:
     """The inverses. RuntimeError when one is singular."""
-    return np.asarray(np.linalg.inv(a))
+    return settled(np.linalg.inv(a))
 
 
 @in_float32
 @_solvable
 def pinv(a: Array) -> Array:
     """The pseudo-inverses."""
-    return np.asarray(np.linalg.pinv(a))
+    return settled(np.linalg.pinv(a))
 
 
 @in_float32
 @_solvable
 def matrix_power(a: Array, n: int) -> Array:
     """a to the integer power n."""
-    return np.asarray(np.linalg.matrix_power(a, n))
+    return settled(np.linalg.matrix_power(a, n))
 
 
 @in_float32
@@ -62,7 +62,7 @@ def matrix_power(a: Array, n: int) -> Array:
 def cholesky(a: Array, upper: bool = False) -> Array:
     """The triangular factors. RuntimeError when a matrix is not positive definite."""
     lower = np.linalg.cholesky(a)
-    return np.asarray(lower.swapaxes(-1, -2) if upper else lower)
+    return settled(lower.swapaxes(-1, -2) if upper else lower)
 
 
 @in_float32

@@ -9,7 +9,18 @@ import numpy as np
 
 from . import arithmetic
 from .half import in_float32
-from .promotion import Array, Operand, as_array, cast, common_dtype, inexact_dtype, is_inexact, is_integer, matched
+from .promotion import (
+    Array,
+    Operand,
+    as_array,
+    cast,
+    common_dtype,
+    inexact_dtype,
+    is_inexact,
+    is_integer,
+    matched,
+    settled,
+)
 
 
 def _inexact(a: Array) -> Array:
@@ -24,20 +35,20 @@ def frac(a: Array) -> Array:
 @in_float32
 def sinc(a: Array) -> Array:
     """sin(pi a) / (pi a), 1 at 0."""
-    return np.asarray(np.sinc(_inexact(a)))
+    return settled(np.sinc(_inexact(a)))
 
 
 @in_float32
 def logit(a: Array, eps: float | None = None) -> Array:
     """log(a / (1 - a)), of `a` kept within eps and 1 - eps if given."""
     x = _inexact(a) if eps is None else np.clip(_inexact(a), eps, 1 - eps)
-    return np.asarray(np.log(x / (1 - x)))
+    return settled(np.log(x / (1 - x)))
 
 
 @in_float32
 def round_decimals(a: Array, decimals: int = 0) -> Array:
     """Rounded to `decimals` places, halves to even."""
-    return np.asarray(np.round(a, decimals))
+    return settled(np.round(a, decimals))
 
 
 def div(a: Operand, b: Operand, rounding_mode: str | None = None) -> Array:
@@ -63,14 +74,14 @@ def _through(function: Callable[..., Any], a: Operand, b: Operand) -> Array:
 
 @in_float32
 def _rounded(function: Callable[..., Any], a: Array, b: Array) -> Array:
-    return np.asarray(function(a, b))
+    return settled(function(a, b))
 
 
 def _integers(function: Callable[..., Any], a: Operand, b: Operand) -> Array:
     x, y = matched(a, b)
     if not is_integer(x.dtype):
         raise TypeError(f"{function.__name__} takes integers, not {x.dtype}")
-    return np.asarray(function(x, y))
+    return settled(function(x, y))
 
 
 def xlogy(a: Operand, b: Operand) -> Array:
@@ -86,7 +97,7 @@ def xdivy(a: Operand, b: Operand) -> Array:
 def is_close(a: Array, b: Array, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Array:
     """|a - b| <= atol + rtol * |b|."""
     x, y = matched(a, b)
-    return np.asarray(np.isclose(x.astype(np.float64), y.astype(np.float64), rtol, atol, equal_nan))
+    return settled(np.isclose(x.astype(np.float64), y.astype(np.float64), rtol, atol, equal_nan))
 
 
 def lerp(start: Array, end: Array, weight: Operand) -> Array:
@@ -121,10 +132,10 @@ UNARY: dict[str, Callable[[Array], Array]] = {
     "sinc": sinc,
     "deg2rad": lambda a: arithmetic.multiply(_inexact(a), float(np.pi / 180)),
     "rad2deg": lambda a: arithmetic.multiply(_inexact(a), float(180 / np.pi)),
-    "signbit": lambda a: np.asarray(np.signbit(a.astype(np.float64))),
-    "isneginf": lambda a: np.asarray(np.isneginf(a.astype(np.float64))),
-    "isposinf": lambda a: np.asarray(np.isposinf(a.astype(np.float64))),
-    "isreal": lambda a: np.asarray(np.isreal(a)),
+    "signbit": lambda a: settled(np.signbit(a.astype(np.float64))),
+    "isneginf": lambda a: settled(np.isneginf(a.astype(np.float64))),
+    "isposinf": lambda a: settled(np.isposinf(a.astype(np.float64))),
+    "isreal": lambda a: settled(np.isreal(a)),
     "positive": lambda a: a,
 }
 

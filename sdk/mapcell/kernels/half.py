@@ -12,7 +12,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from .promotion import FLOAT32, DType, cast, is_low_precision
+from .promotion import FLOAT32, DType, cast, is_low_precision, settled
+from .recorded import rule_for
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,27 +27,35 @@ def in_float32(kernel: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(kernel)
     def rounded_once(*args: P.args, **kwargs: P.kwargs) -> R:
-        low = _first_low((*args, *kwargs.values()))
+        values = (*args, *kwargs.values())
+        low, plain = _first_low(values)
+        run = kernel if plain else rule_for(rounded_once, values) or kernel
         if low is None:
             with np.errstate(all="ignore"):
-                return _finished(kernel(*args, **kwargs), None)  # type: ignore[no-any-return]
+                return _finished(run(*args, **kwargs), None)  # type: ignore[no-any-return]
         wide_args: Any = [_widened(value) for value in args]
         wide_kwargs: Any = {name: _widened(value) for name, value in kwargs.items()}
         with np.errstate(all="ignore"):
-            return _finished(kernel(*wide_args, **wide_kwargs), low)  # type: ignore[no-any-return]
+            return _finished(run(*wide_args, **wide_kwargs), low)  # type: ignore[no-any-return]
 
     return rounded_once
 
 
-def _first_low(values: Iterable[object]) -> DType | None:
+def _first_low(values: Iterable[object]) -> tuple[DType | None, bool]:
+    """The first low-precision dtype among arrays, and whether all of them are plain ones."""
+    low, plain = None, True
     for value in values:
-        if isinstance(value, np.ndarray):
-            dtype: DType = value.dtype
-            if is_low_precision(dtype):
-                return dtype
-        elif isinstance(value, tuple) and (inner := _first_low(value)) is not None:
-            return inner
-    return None
+        if type(value) is np.ndarray:
+            if low is None and is_low_precision(value.dtype):
+                low = value.dtype
+        elif isinstance(value, tuple):
+            inner, inner_plain = _first_low(value)
+            low, plain = low or inner, plain and inner_plain
+        elif isinstance(value, np.ndarray):
+            plain = False
+            if low is None and is_low_precision(value.dtype):
+                low = value.dtype
+    return low, plain
 
 
 def _widened(value: Any) -> Any:
@@ -60,5 +69,5 @@ def _widened(value: Any) -> Any:
 def _finished(result: Any, low: DType | None) -> Any:
     if isinstance(result, tuple):
         return tuple(_finished(item, low) for item in result)
-    array = np.asarray(result)
+    array = settled(result)
     return cast(array, low) if low is not None and array.dtype == FLOAT32 else array

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from .promotion import INT64, Array, DType, Operand, as_array, cast, compute_dtype, is_integer
+from .promotion import INT64, Array, DType, Operand, as_array, cast, compute_dtype, is_integer, settled
 
 INT32 = np.dtype("int32")
 
 
 def get(a: Array, index: Any) -> Array:
     """The elements at `index`: a view where NumPy gives one."""
-    return np.asarray(a[index])
+    return settled(a[index])
 
 
 def put(a: Array, index: Any, value: Operand) -> None:
@@ -32,7 +32,7 @@ def _positions(index: Array, what: str) -> Array:
 
 def take(a: Array, index: Array, axis: int | None = 0) -> Array:
     """The slices at positions `index` along `axis`; of the flattened array when None. Negatives count from the end."""
-    return np.asarray(np.take(a, _positions(index, "take"), axis=axis))
+    return settled(np.take(a, _positions(index, "take"), axis=axis))
 
 
 def gather(a: Array, index: Array, axis: int, batch_dims: int = 0) -> Array:
@@ -58,7 +58,7 @@ def gather_elements(a: Array, axis: int, index: Array) -> Array:
 
 def gather_nd(a: Array, index: Array) -> Array:
     """The elements or slices at the positions in the last axis of `index`."""
-    return np.asarray(a[tuple(np.moveaxis(_positions(index, "gather_nd"), -1, 0))])
+    return settled(a[tuple(np.moveaxis(_positions(index, "gather_nd"), -1, 0))])
 
 
 def index_select(a: Array, axis: int, index: Array) -> Array:
@@ -70,7 +70,7 @@ def masked_fill(a: Array, mask: Array, value: Operand) -> Array:
     """A copy of `a` with `value` where `mask` is True; both broadcast. TypeError unless the mask is bool."""
     if mask.dtype.kind != "b":
         raise TypeError(f"masked_fill: 'mask' has to be a bool tensor, not {mask.dtype}")
-    return np.asarray(np.where(mask, as_array(value, a.dtype), a))
+    return settled(np.where(mask, as_array(value, a.dtype), a))
 
 
 def masked_select(a: Array, mask: Array) -> Array:
@@ -78,7 +78,7 @@ def masked_select(a: Array, mask: Array) -> Array:
     if mask.dtype.kind != "b":
         raise TypeError(f"masked_select: 'mask' has to be a bool tensor, not {mask.dtype}")
     both = np.broadcast_shapes(a.shape, mask.shape)
-    return np.asarray(np.broadcast_to(a, both)[np.broadcast_to(mask, both)])
+    return settled(np.broadcast_to(a, both)[np.broadcast_to(mask, both)])
 
 
 def nonzero(a: Array) -> Array:
@@ -91,7 +91,7 @@ def _ranked(a: Array, axis: int, descending: bool) -> Array:
     if not descending:
         return np.argsort(keys, axis=axis, kind="stable")
     # Reversing twice keeps equal elements in their order.
-    return np.asarray(a.shape[axis] - 1 - np.flip(np.argsort(np.flip(keys, axis), axis=axis, kind="stable"), axis))
+    return settled(a.shape[axis] - 1 - np.flip(np.argsort(np.flip(keys, axis), axis=axis, kind="stable"), axis))
 
 
 def argsort(a: Array, axis: int = -1, descending: bool = False, dtype: DType = INT32) -> Array:

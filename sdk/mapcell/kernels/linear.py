@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .half import in_float32
-from .promotion import Array
+from .promotion import Array, settled
 
 
 def same_dtype(who: str, *arrays: Array) -> None:
@@ -34,13 +34,13 @@ def dense(x: Array, weight: Array, bias: Array | None = None) -> Array:
 @in_float32
 def _dense(x: Array, weight: Array, bias: Array | None) -> Array:
     if weight.ndim == 1:
-        return np.asarray(x @ weight if bias is None else x @ weight + bias)
+        return settled(x @ weight if bias is None else x @ weight + bias)
     # One large product instead of one per leading index.
     rows = x.reshape(-1, x.shape[-1]) if x.ndim > 2 else x
     out = np.matmul(rows, weight.T)
     if bias is not None:
         out += bias
-    return np.asarray(out.reshape(*x.shape[:-1], weight.shape[0]) if x.ndim > 2 else out)
+    return settled(out.reshape(*x.shape[:-1], weight.shape[0]) if x.ndim > 2 else out)
 
 
 def batch_matmul(a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array:
@@ -55,25 +55,25 @@ def batch_matmul(a: Array, b: Array, transpose_a: bool = False, transpose_b: boo
 
 @in_float32
 def _matmul(a: Array, b: Array) -> Array:
-    return np.asarray(np.matmul(a, b))
+    return settled(np.matmul(a, b))
 
 
 @in_float32
 def einsum(equation: str, *operands: Array) -> Array:
     """Einstein's summation, the cheapest order of contraction first."""
-    return np.asarray(np.einsum(equation, *operands, optimize="greedy"))
+    return settled(np.einsum(equation, *operands, optimize="greedy"))
 
 
 @in_float32
 def tensordot(a: Array, b: Array, axes: int | Sequence[Any]) -> Array:
     """The sum of products over `axes`: a number of axes, or the axes of `a` and those of `b`."""
-    return np.asarray(np.tensordot(a, b, axes=axes))  # type: ignore[arg-type]
+    return settled(np.tensordot(a, b, axes=axes))  # type: ignore[arg-type]
 
 
 @in_float32
 def outer(a: Array, b: Array) -> Array:
     """The products of each element of `a` with each of `b`, both flattened."""
-    return np.asarray(np.multiply.outer(a.reshape(-1), b.reshape(-1)))
+    return settled(np.multiply.outer(a.reshape(-1), b.reshape(-1)))
 
 
 @in_float32
@@ -83,7 +83,7 @@ def addmm(x: Array, a: Array, b: Array, beta: float, alpha: float) -> Array:
     if alpha != 1:
         out *= np.asarray(alpha, out.dtype)
     out += x if beta == 1 else x * np.asarray(beta, x.dtype)
-    return np.asarray(out)
+    return settled(out)
 
 
 @in_float32
@@ -94,7 +94,7 @@ def bidense(x: Array, y: Array, weight: Array, bias: Array | None = None) -> Arr
     out = np.einsum("obm,bm->bo", halfway, others)
     if bias is not None:
         out += bias
-    return np.asarray(out.reshape(*x.shape[:-1], weight.shape[0]))
+    return settled(out.reshape(*x.shape[:-1], weight.shape[0]))
 
 
 def cross(a: Array, b: Array, axis: int | None = None) -> Array:
@@ -108,7 +108,7 @@ def cross(a: Array, b: Array, axis: int | None = None) -> Array:
 
 @in_float32
 def _cross(a: Array, b: Array, axis: int) -> Array:
-    return np.asarray(np.cross(a, b, axis=axis))
+    return settled(np.cross(a, b, axis=axis))
 
 
 @in_float32
@@ -116,7 +116,7 @@ def cosine_similarity(a: Array, b: Array, axis: int = 1, eps: float = 1e-8) -> A
     """The cosine of the angle between `a` and `b` along `axis`; each norm counts as at least `eps`."""
     dot = np.sum(a * b, axis=axis)
     norms = [np.maximum(np.sqrt(np.sum(v * v, axis=axis)), np.asarray(eps, v.dtype)) for v in (a, b)]
-    return np.asarray(dot / (norms[0] * norms[1]))
+    return settled(dot / (norms[0] * norms[1]))
 
 
 @in_float32
@@ -124,8 +124,8 @@ def cdist(a: Array, b: Array, p: float = 2.0) -> Array:
     """The p-norms of the differences between each row of `a` (..., n, m) and each of `b` (..., k, m): (..., n, k)."""
     difference = np.abs(a[..., :, None, :] - b[..., None, :, :])
     if p == 0:
-        return np.asarray(np.count_nonzero(difference, axis=-1)).astype(a.dtype)
-    return np.asarray(np.linalg.norm(difference, ord=p, axis=-1))
+        return settled(np.count_nonzero(difference, axis=-1)).astype(a.dtype)
+    return settled(np.linalg.norm(difference, ord=p, axis=-1))
 
 
 @in_float32
@@ -136,4 +136,4 @@ def batch_dot(a: Array, b: Array, axis_a: int, axis_b: int) -> Array:
     rows = left.reshape(left.shape[0], -1, left.shape[-1])
     out = np.matmul(rows, right.reshape(right.shape[0], right.shape[1], -1))
     shape = (*left.shape[:-1], *right.shape[2:])
-    return np.asarray(out.reshape(shape if len(shape) > 1 else (*shape, 1)))
+    return settled(out.reshape(shape if len(shape) > 1 else (*shape, 1)))

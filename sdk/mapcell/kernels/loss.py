@@ -6,7 +6,7 @@ import numpy as np
 
 from .activation import log_softmax
 from .half import in_float32
-from .promotion import Array
+from .promotion import Array, settled
 
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -18,9 +18,9 @@ def reduced(loss: Array, reduction: str) -> Array:
         case "none":
             return loss
         case "mean":
-            return np.asarray(np.mean(loss))
+            return settled(np.mean(loss))
         case "sum":
-            return np.asarray(np.sum(loss))
+            return settled(np.sum(loss))
         case _:
             raise ValueError(f"'reduction' has to be one of {', '.join(REDUCTIONS)}, not {reduction!r}")
 
@@ -28,13 +28,13 @@ def reduced(loss: Array, reduction: str) -> Array:
 @in_float32
 def squared_error(x: Array, target: Array) -> Array:
     """(x - target)^2."""
-    return np.asarray(np.square(x - target))
+    return settled(np.square(x - target))
 
 
 @in_float32
 def absolute_error(x: Array, target: Array) -> Array:
     """|x - target|."""
-    return np.asarray(np.abs(x - target))
+    return settled(np.abs(x - target))
 
 
 @in_float32
@@ -42,10 +42,10 @@ def smooth_l1(x: Array, target: Array, beta: float) -> Array:
     """Half the squared error over beta below `beta`, beyond it the absolute error less beta / 2."""
     error = np.abs(x - target)
     if beta == 0:
-        return np.asarray(error)
+        return settled(error)
     near = error * error * np.asarray(0.5 / beta, x.dtype)
     near = error * error * np.asarray(0.5 / beta, x.dtype)
-    return np.asarray(np.where(error < beta, near, error - np.asarray(beta / 2, x.dtype)))
+    return settled(np.where(error < beta, near, error - np.asarray(beta / 2, x.dtype)))
 
 
 @in_float32
@@ -53,7 +53,7 @@ def huber(x: Array, target: Array, delta: float) -> Array:
     """Half the squared error up to `delta`, beyond it delta * (error - delta / 2)."""
     error = np.abs(x - target)
     bound = np.asarray(delta, x.dtype)
-    return np.asarray(np.where(error <= bound, error * error * np.asarray(0.5, x.dtype), bound * (error - bound / 2)))
+    return settled(np.where(error <= bound, error * error * np.asarray(0.5, x.dtype), bound * (error - bound / 2)))
 
 
 @in_float32
@@ -84,7 +84,7 @@ def class_probabilities(logits: Array, target: Array, weight: Array | None, smoo
     wanted = target * np.asarray(1 - smoothing, logits.dtype) + np.asarray(smoothing / logits.shape[1], logits.dtype)
     if weight is not None:
         wanted = wanted * weight.reshape(1, -1, *(1,) * (logits.ndim - 2))
-    return -np.asarray(np.sum(log_softmax(logits, 1) * wanted, axis=1))
+    return -settled(np.sum(log_softmax(logits, 1) * wanted, axis=1))
 
 
 @in_float32
@@ -92,7 +92,7 @@ def binary_cross_entropy(x: Array, target: Array, weight: Array | None) -> Array
     """-(t log x + (1 - t) log(1 - x)) of probabilities, no logarithm below -100."""
     one, floor = np.ones((), x.dtype), np.asarray(-100, x.dtype)
     loss = -(target * np.maximum(np.log(x), floor) + (one - target) * np.maximum(np.log(one - x), floor))
-    return np.asarray(loss if weight is None else loss * weight)
+    return settled(loss if weight is None else loss * weight)
 
 
 @in_float32
@@ -104,7 +104,7 @@ def binary_cross_entropy_with_logits(
     positive, negative = np.logaddexp(zero, -x), np.logaddexp(zero, x)
     scale = one if positive_weight is None else positive_weight
     loss = target * positive * scale + (one - target) * negative
-    return np.asarray(loss if weight is None else loss * weight)
+    return settled(loss if weight is None else loss * weight)
 
 
 @in_float32
@@ -123,13 +123,13 @@ def hinge_embedding(x: Array, target: Array, margin: float) -> Array:
 @in_float32
 def margin_ranking(a: Array, b: Array, target: Array, margin: float) -> Array:
     """max(0, -target * (a - b) + margin)."""
-    return np.asarray(np.maximum(np.zeros((), a.dtype), -target * (a - b) + np.asarray(margin, a.dtype)))
+    return settled(np.maximum(np.zeros((), a.dtype), -target * (a - b) + np.asarray(margin, a.dtype)))
 
 
 @in_float32
 def soft_margin(x: Array, target: Array) -> Array:
     """log(1 + exp(-target * x))."""
-    return np.asarray(np.logaddexp(np.zeros((), x.dtype), -target * x))
+    return settled(np.logaddexp(np.zeros((), x.dtype), -target * x))
 
 
 @in_float32
@@ -149,13 +149,13 @@ def triplet_margin(
     """max(0, |anchor - positive| - |anchor - negative| + margin), p-norms over the last axis."""
 
     def distance(a: Array, b: Array) -> Array:
-        return np.asarray(np.linalg.norm(a - b + np.asarray(eps, a.dtype), ord=p, axis=-1))
+        return settled(np.linalg.norm(a - b + np.asarray(eps, a.dtype), ord=p, axis=-1))
 
     far = distance(anchor, negative)
     if swap:
         far = np.minimum(far, distance(positive, negative))
     gap = distance(anchor, positive) - far + np.asarray(margin, anchor.dtype)
-    return np.asarray(np.maximum(np.zeros((), anchor.dtype), gap))
+    return settled(np.maximum(np.zeros((), anchor.dtype), gap))
 
 
 @in_float32
@@ -163,7 +163,7 @@ def gaussian(x: Array, target: Array, variance: Array, full: bool, eps: float) -
     """Half of log(variance) + (x - target)^2 / variance, variances at least `eps`; `full` adds log(2 pi) / 2."""
     bounded = np.maximum(variance, np.asarray(eps, x.dtype))
     loss = (np.log(bounded) + np.square(x - target) / bounded) * np.asarray(0.5, x.dtype)
-    return np.asarray(loss + np.asarray(0.5 * np.log(2 * np.pi), x.dtype) if full else loss)
+    return settled(loss + np.asarray(0.5 * np.log(2 * np.pi), x.dtype) if full else loss)
 
 
 @in_float32
@@ -173,7 +173,7 @@ def poisson(x: Array, target: Array, log_input: bool, full: bool, eps: float) ->
     if full:
         stirling = target * np.log(target) - target + np.asarray(0.5, x.dtype) * np.log(2 * np.pi * target)
         loss = loss + np.where(target > 1, stirling, np.zeros((), x.dtype))
-    return np.asarray(loss.astype(x.dtype))
+    return settled(loss.astype(x.dtype))
 
 
 @in_float32
@@ -185,4 +185,4 @@ def focal(logits: Array, target: Array, weight: Array | None, gamma: float) -> A
         scaled = scaled * weight.reshape(1, -1, *(1,) * (logits.ndim - 2))
     if target.shape[1] == 1:
         return np.take_along_axis(scaled, target.astype(np.int64), axis=1)[:, 0]
-    return np.asarray(np.mean(scaled * target, axis=1))
+    return settled(np.mean(scaled * target, axis=1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .half import in_float32
-from .promotion import Array
+from .promotion import Array, settled
 
 
 @in_float32
@@ -73,7 +73,7 @@ def scale_and_shift(x: Array, mean: Array, var: Array, gamma: Array | None, beta
     shift = -mean * scale if beta is None else beta - mean * scale
     out = np.multiply(x, _by_channel(scale, x.ndim).astype(x.dtype, copy=False))
     out += _by_channel(shift, x.ndim).astype(x.dtype, copy=False)
-    return np.asarray(out)
+    return settled(out)
 
 
 @in_float32
@@ -92,7 +92,7 @@ def instance_norm(x: Array, gamma: Array | None, beta: Array | None, eps: float)
 @in_float32
 def l2_normalize(x: Array, axis: int, eps: float) -> Array:
     """x divided by its 2-norm along `axis`, which counts as at least sqrt(eps)."""
-    return np.asarray(x / np.sqrt(np.maximum(np.sum(np.square(x), axis=axis, keepdims=True), np.asarray(eps, x.dtype))))
+    return settled(x / np.sqrt(np.maximum(np.sum(np.square(x), axis=axis, keepdims=True), np.asarray(eps, x.dtype))))
 
 
 @in_float32
@@ -102,4 +102,4 @@ def local_response_norm(x: Array, radius: int, bias: float, alpha: float, beta: 
     squares[:, radius : radius + x.shape[1]] = np.square(x)
     around = np.lib.stride_tricks.sliding_window_view(squares, 2 * radius + 1, axis=1).sum(axis=-1)
     base = np.asarray(bias, x.dtype) + np.asarray(alpha, x.dtype) * around
-    return np.asarray(x / np.power(base, np.asarray(beta, x.dtype)))
+    return settled(x / np.power(base, np.asarray(beta, x.dtype)))

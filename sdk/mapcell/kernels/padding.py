@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .promotion import Array
+from .promotion import Array, settled
 
 NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap", "symmetric": "symmetric"}
 
@@ -30,7 +30,7 @@ def pad(a: Array, widths: Sequence[tuple[int, int]], mode: str = "constant", val
     grow = [(max(before, 0), max(after, 0)) for before, after in widths]
     inner = a[cut]
     if mode == "constant":
-        return np.pad(inner, grow, constant_values=np.asarray(value).astype(a.dtype))
+        return np.pad(inner, grow, constant_values=settled(value).astype(a.dtype))
     if mode == "reflect" and any(max(w) >= n for w, n in zip(grow, inner.shape, strict=True) if max(w)):
         raise ValueError(f"pad: reflecting {grow} needs more elements than {inner.shape} has")
     return np.pad(inner, grow, NUMPY_MODES[mode])  # type: ignore[call-overload,no-any-return]

@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from .half import in_float32
-from .promotion import INT64, Array, DType
+from .promotion import INT64, Array, DType, settled
 from .windows import Pads, Sizes, extent, padded, windows
 
 
@@ -77,7 +77,7 @@ def avg_pool(x: Array, kernel: Sizes, stride: Sizes, pads: Pads, counted: Pads, 
     """
     total = sum_pool(x, kernel, stride, pads)
     if divisor:
-        return np.asarray(total / np.asarray(divisor, x.dtype))
+        return settled(total / np.asarray(divisor, x.dtype))
     for i, size in enumerate(x.shape[-len(kernel) :]):
         count = _window_counts(size, kernel[i], stride[i], pads[i], counted[i], total.shape[i - len(kernel)])
         total /= count.astype(x.dtype).reshape(-1, *(1,) * (len(kernel) - 1 - i))
@@ -89,14 +89,14 @@ def _window_counts(
 ) -> Array:
     start = np.arange(windows_) * stride - pad[0]
     inside = np.minimum(start + kernel, size + counted[1]) - np.maximum(start, -counted[0])
-    return np.asarray(np.maximum(inside, 1))
+    return settled(np.maximum(inside, 1))
 
 
 @in_float32
 def lp_pool(x: Array, p: float, kernel: Sizes, stride: Sizes, pads: Pads) -> Array:
     """(sum of x**p over each window) ** (1 / p)."""
     total = sum_pool(np.power(x, np.asarray(p, x.dtype)), kernel, stride, pads)
-    return np.asarray(np.power(total, np.asarray(1 / p, x.dtype)))
+    return settled(np.power(total, np.asarray(1 / p, x.dtype)))
 
 
 def _bins(size: int, out: int) -> tuple[Array, Array]:
@@ -123,7 +123,7 @@ def _bin_sums(x: Array, first: Array, end: Array) -> Array:
     # reduceat reduces from each index to the next one, and every other result is a bin; the zero gives `end` a place.
     cuts = np.stack([first, end], axis=1).reshape(-1)
     longer = padded(x, [(0, 1)])
-    return np.asarray(np.add.reduceat(longer, cuts, axis=-1)[..., ::2])
+    return settled(np.add.reduceat(longer, cuts, axis=-1)[..., ::2])
 
 
 @in_float32

@@ -109,6 +109,12 @@ def cast(array: Array, dtype: DType) -> Array:
         return array.astype(dtype)
 
 
+def settled(result: Any) -> Array:
+    """What NumPy gave, as an array: results of shape () may be scalars. Never a copy."""
+    # Not np.asarray, which would take the elements out of a `Recorded`.
+    return result if isinstance(result, np.ndarray) else np.asarray(result)
+
+
 def as_array(operand: Operand, dtype: DType) -> Array:
     """An operand as an array of `dtype`; integers out of range wrap around."""
     if isinstance(operand, np.ndarray):

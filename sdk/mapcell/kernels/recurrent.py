@@ -13,7 +13,7 @@ import numpy as np
 from .activation import sigmoid
 from .half import in_float32
 from .linear import same_dtype
-from .promotion import Array
+from .promotion import Array, settled
 
 State = tuple[Array, ...]
 # weight_ih (gates * hidden, input), weight_hh (gates * hidden, hidden), and the bias of each.
@@ -27,7 +27,7 @@ def _projected(x: Array, weight: Array, bias: Array | None) -> Array:
         raise ValueError(f"a recurrent layer of input size {weight.shape[1]} cannot take an input of {x.shape}")
     same_dtype("a recurrent layer", x, weight)
     out = np.matmul(x.reshape(-1, x.shape[2]), weight.T).reshape(*x.shape[:2], -1)
-    return out if bias is None else np.asarray(out + bias)
+    return out if bias is None else settled(out + bias)
 
 
 def _run(step: Step, inputs: Array, state: State, lengths: Array | None) -> tuple[Array, State]:
@@ -47,7 +47,7 @@ def lstm_step(gates: Array, c: Array) -> State:
     """The next (h, c) from the gates i, f, g, o before activation, (batch, 4 hidden)."""
     i, f, g, o = np.split(gates, 4, axis=1)
     c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-    return np.asarray(sigmoid(o) * np.tanh(c)), np.asarray(c)
+    return settled(sigmoid(o) * np.tanh(c)), settled(c)
 
 
 def gru_step(inputs: Array, hidden: Array, h: Array) -> State:
@@ -56,11 +56,11 @@ def gru_step(inputs: Array, hidden: Array, h: Array) -> State:
     hr, hz, hn = np.split(hidden, 3, axis=1)
     update = sigmoid(iz + hz)
     new = np.tanh(in_ + sigmoid(ir + hr) * hn)
-    return (np.asarray(new + update * (h - new)),)
+    return (settled(new + update * (h - new)),)
 
 
 def _plus(a: Array, bias: Array | None) -> Array:
-    return a if bias is None else np.asarray(a + bias)
+    return a if bias is None else settled(a + bias)
 
 
 @in_float32
@@ -96,7 +96,7 @@ def rnn(
     inputs = _plus(_projected(x, weight_ih, bias_ih), bias_hh)
 
     def step(given: Array, state: State) -> State:
-        total = np.asarray(given + np.matmul(state[0], weight_hh.T))
+        total = settled(given + np.matmul(state[0], weight_hh.T))
         return (np.tanh(total) if nonlinearity == "tanh" else np.maximum(total, 0),)
 
     return _run(step, inputs, state, lengths)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .promotion import FLOAT32, INT64, Array, DType, cast, compute_dtype, inexact_dtype, is_inexact
+from .promotion import FLOAT32, INT64, Array, DType, cast, compute_dtype, inexact_dtype, is_inexact, settled
 
 Axis: TypeAlias = int | Sequence[int] | None
 
@@ -33,7 +33,7 @@ def _accumulate(function: Callable[..., Any], a: Array, axis: Axis, keepdims: bo
     out = dtype or _sum_dtype(a.dtype)
     with np.errstate(all="ignore"):
         result = function(cast(a, compute_dtype(out)), axis=axes(axis), keepdims=keepdims, dtype=compute_dtype(out))
-    return cast(np.asarray(result), out)
+    return cast(settled(result), out)
 
 
 def sum(a: Array, axis: Axis = None, keepdims: bool = False, dtype: DType | None = None) -> Array:
@@ -49,7 +49,7 @@ def mean(a: Array, axis: Axis = None, keepdims: bool = False, dtype: DType | Non
     out = dtype or (INT64 if a.dtype.kind == "b" else a.dtype)
     wide = np.dtype(np.float64) if not is_inexact(a.dtype) else compute_dtype(a.dtype)
     with np.errstate(all="ignore"):
-        return cast(np.asarray(np.mean(cast(a, wide), axis=axes(axis), keepdims=keepdims)), out)
+        return cast(settled(np.mean(cast(a, wide), axis=axes(axis), keepdims=keepdims)), out)
 
 
 def var(a: Array, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Array:
@@ -57,7 +57,7 @@ def var(a: Array, axis: Axis = None, ddof: float = 0, keepdims: bool = False) ->
     out = inexact_dtype(a.dtype)
     with np.errstate(all="ignore"):
         result = np.var(cast(a, compute_dtype(out)), axis=axes(axis), ddof=ddof, keepdims=keepdims)
-    return cast(np.asarray(result), out)
+    return cast(settled(result), out)
 
 
 def std(a: Array, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Array:
@@ -65,33 +65,33 @@ def std(a: Array, axis: Axis = None, ddof: float = 0, keepdims: bool = False) ->
     out = inexact_dtype(a.dtype)
     with np.errstate(all="ignore"):
         result = np.std(cast(a, compute_dtype(out)), axis=axes(axis), ddof=ddof, keepdims=keepdims)
-    return cast(np.asarray(result), out)
+    return cast(settled(result), out)
 
 
 def max(a: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    return np.asarray(np.max(a, axis=axes(axis), keepdims=keepdims))
+    return settled(np.max(a, axis=axes(axis), keepdims=keepdims))
 
 
 def min(a: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    return np.asarray(np.min(a, axis=axes(axis), keepdims=keepdims))
+    return settled(np.min(a, axis=axes(axis), keepdims=keepdims))
 
 
 def all(a: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    return np.asarray(np.all(cast(a, np.dtype(bool)), axis=axes(axis), keepdims=keepdims))
+    return settled(np.all(cast(a, np.dtype(bool)), axis=axes(axis), keepdims=keepdims))
 
 
 def any(a: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    return np.asarray(np.any(cast(a, np.dtype(bool)), axis=axes(axis), keepdims=keepdims))
+    return settled(np.any(cast(a, np.dtype(bool)), axis=axes(axis), keepdims=keepdims))
 
 
 def argmax(a: Array, axis: int | None = None, keepdims: bool = False, dtype: DType = INT64) -> Array:
     """The position of the (first) largest element; over the flattened array when `axis` is None."""
-    return np.asarray(np.argmax(cast(a, compute_dtype(a.dtype)), axis=axis, keepdims=keepdims)).astype(dtype)
+    return settled(np.argmax(cast(a, compute_dtype(a.dtype)), axis=axis, keepdims=keepdims)).astype(dtype)
 
 
 def argmin(a: Array, axis: int | None = None, keepdims: bool = False, dtype: DType = INT64) -> Array:
     """The position of the (first) smallest element; over the flattened array when `axis` is None."""
-    return np.asarray(np.argmin(cast(a, compute_dtype(a.dtype)), axis=axis, keepdims=keepdims)).astype(dtype)
+    return settled(np.argmin(cast(a, compute_dtype(a.dtype)), axis=axis, keepdims=keepdims)).astype(dtype)
 
 
 def logsumexp(a: Array, axis: Axis = None, keepdims: bool = False) -> Array:
@@ -103,7 +103,7 @@ def logsumexp(a: Array, axis: Axis = None, keepdims: bool = False) -> Array:
         out = np.log(np.sum(np.exp(x - peak), axis=axes(axis), keepdims=True)) + peak
     if not keepdims:
         out = np.squeeze(out, axis=axes(axis))
-    return cast(np.asarray(out), inexact_dtype(a.dtype))
+    return cast(settled(out), inexact_dtype(a.dtype))
 
 
 def cumulative(function: Callable[..., Any], a: Array, axis: int, dtype: DType | None = None) -> Array:
@@ -111,7 +111,7 @@ def cumulative(function: Callable[..., Any], a: Array, axis: int, dtype: DType |
     out = dtype or (INT64 if a.dtype.kind == "b" else a.dtype)
     wide = compute_dtype(out)
     with np.errstate(all="ignore"):
-        return cast(np.asarray(function(cast(a, wide), axis=axis, dtype=wide)), out)
+        return cast(settled(function(cast(a, wide), axis=axis, dtype=wide)), out)
 
 
 def norm(a: Array, ord: float | str | None = None, axis: Axis = None, keepdims: bool = False) -> Array:
@@ -120,9 +120,9 @@ def norm(a: Array, ord: float | str | None = None, axis: Axis = None, keepdims: 
     x = cast(a, compute_dtype(out))
     if axis is None and ord is None:
         x, keep = x.reshape(-1), keepdims
-        result = np.asarray(np.linalg.norm(x))
+        result = settled(np.linalg.norm(x))
         return cast(result.reshape((1,) * a.ndim) if keep else result, np.dtype(out))
-    result = np.asarray(np.linalg.norm(x, ord=ord, axis=axes(axis), keepdims=keepdims))  # type: ignore[arg-type]
+    result = settled(np.linalg.norm(x, ord=ord, axis=axes(axis), keepdims=keepdims))  # type: ignore[arg-type]
     return cast(result, out)
 
 

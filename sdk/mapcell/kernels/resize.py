@@ -12,7 +12,7 @@ import numpy as np
 
 from .half import in_float32
 from .pool import adaptive_avg_pool
-from .promotion import Array
+from .promotion import Array, settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ def _sources(size: int, out: int, scale: float | None, align_corners: bool, half
     """Where each output element's centre lies among the input elements."""
     i = np.arange(out, dtype=np.float64)
     if align_corners:
-        return np.asarray(i * ((size - 1) / (out - 1) if out > 1 else 0.0))
+        return settled(i * ((size - 1) / (out - 1) if out > 1 else 0.0))
     step = 1 / scale if scale else size / out
-    return np.asarray((i + 0.5) * step - 0.5 if half_pixel else i * step)
+    return settled((i + 0.5) * step - 0.5 if half_pixel else i * step)
 
 
 def nearest(size: int, out: int, scale: float | None, exact: bool = False) -> Taps:
@@ -89,7 +89,7 @@ def resample(x: Array, taps: Sequence[Taps | None]) -> Array:
 
 def _along(x: Array, axis: int, taps: Taps) -> Array:
     if taps.weights is None:
-        return np.asarray(np.take(x, taps.positions[:, 0], axis=axis))
+        return settled(np.take(x, taps.positions[:, 0], axis=axis))
     picked = np.take(np.moveaxis(x, axis, -1), taps.positions, axis=-1)
     return np.moveaxis(np.einsum("...ot,ot->...o", picked, taps.weights.astype(x.dtype)), -1, axis)
 

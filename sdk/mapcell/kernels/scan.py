@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .half import in_float32
-from .promotion import INT64, Array, cast, compute_dtype
+from .promotion import INT64, Array, cast, compute_dtype, settled
 
 
 def running(choose: np.ufunc, a: Array, axis: int) -> tuple[Array, Array]:
@@ -33,12 +33,12 @@ def median(a: Array, axis: int = -1, keepdims: bool = False) -> tuple[Array, Arr
 @in_float32
 def logcumsumexp(a: Array, axis: int) -> Array:
     """log(cumsum(exp(a))) without overflow."""
-    return np.asarray(np.logaddexp.accumulate(a, axis=axis))
+    return settled(np.logaddexp.accumulate(a, axis=axis))
 
 
 def diff(a: Array, n: int = 1, axis: int = -1) -> Array:
     """The n-th differences between neighbours along `axis`."""
-    return np.asarray(np.diff(a, n, axis))
+    return settled(np.diff(a, n, axis))
 
 
 @in_float32
@@ -51,4 +51,4 @@ def trapezoid(y: Array, x: Array | None = None, dx: float = 1.0, axis: int = -1)
         step = step.reshape(shape)
     heights = np.moveaxis(y, axis, -1)
     means = np.moveaxis((heights[..., 1:] + heights[..., :-1]) * np.asarray(0.5, y.dtype), -1, axis)
-    return np.asarray(np.sum(means * step, axis=axis))
+    return settled(np.sum(means * step, axis=axis))

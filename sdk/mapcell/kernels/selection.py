@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import indexing
-from .promotion import FLOAT32, INT64, Array, Operand, as_array, cast, common_dtype, is_integer
+from .promotion import FLOAT32, INT64, Array, Operand, as_array, cast, common_dtype, is_integer, settled
 
 
 def _within(who: str, index: Array, size: int) -> None:
@@ -25,7 +25,7 @@ def _within(who: str, index: Array, size: int) -> None:
 def lookup(table: Array, index: Array) -> Array:
     """The rows of `table` at `index`, negative ones from the end. RuntimeError out of range, TypeError for floats."""
     _within("embedding", index, table.shape[0])
-    return np.asarray(np.take(table, index, axis=0))
+    return settled(np.take(table, index, axis=0))
 
 
 def gather(a: Array, index: Array, axis: int, batch_dims: int = 0) -> Array:
@@ -128,9 +128,9 @@ def unique_consecutive(a: Array) -> tuple[Array, Array, Array]:
 def search_sorted(sorted_: Array, values: Array, right: bool = False) -> Array:
     """Where each of `values` would have to be inserted along the last axis of `sorted_` to keep it sorted (Int64)."""
     if sorted_.ndim == 1:
-        return np.asarray(np.searchsorted(sorted_, values, "right" if right else "left")).astype(INT64)
+        return settled(np.searchsorted(sorted_, values, "right" if right else "left")).astype(INT64)
     before = sorted_[..., None, :] <= values[..., None] if right else sorted_[..., None, :] < values[..., None]
-    return np.asarray(np.count_nonzero(before, axis=-1)).astype(INT64)
+    return settled(np.count_nonzero(before, axis=-1)).astype(INT64)
 
 
 def segment_sum(a: Array, segment: Array, segments: int) -> Array:
@@ -144,4 +144,4 @@ def segment_sum(a: Array, segment: Array, segments: int) -> Array:
 def sequence_mask(lengths: Array, longest: int | None = None) -> Array:
     """out[..., j] says whether j is smaller than lengths[...]."""
     size = int(lengths.max()) if longest is None else longest
-    return np.asarray(np.arange(size) < lengths[..., None])
+    return settled(np.arange(size) < lengths[..., None])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .promotion import Array
+from .promotion import Array, settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ def narrow(a: Array, axis: int, start: int, length: int) -> Array:
         raise ValueError(f"narrow: {length} elements from {start} on are not within the {size} of axis {axis}")
     index: list[Any] = [slice(None)] * a.ndim
     index[axis] = slice(start, start + length)
-    return np.asarray(a[tuple(index)])
+    return settled(a[tuple(index)])
 
 
 def begin_size(a: Array, begin: tuple[int, ...], size: tuple[int, ...]) -> Array:
@@ -38,7 +38,7 @@ def begin_size(a: Array, begin: tuple[int, ...], size: tuple[int, ...]) -> Array
     spans = [n - b if s == -1 else s for n, b, s in zip(a.shape, begin, size, strict=True)]
     if any(b < 0 or s < 0 or b + s > n for n, b, s in zip(a.shape, begin, spans, strict=True)):
         raise ValueError(f"slice: begin {begin} and size {size} reach outside of {a.shape}")
-    return np.asarray(a[tuple(slice(b, b + s) for b, s in zip(begin, spans, strict=True))])
+    return settled(a[tuple(slice(b, b + s) for b, s in zip(begin, spans, strict=True))])
 
 
 def strided(
@@ -49,7 +49,7 @@ def strided(
         raise ValueError(f"strided_slice: {begin}, {end} and {strides} have to be equally long, no stride 0")
     masks = masks or Masks()
     index = tuple(_entry(i, begin[i], end[i], strides[i], masks) for i in range(len(begin)))
-    return np.asarray(a[index])
+    return settled(a[index])
 
 
 def _entry(i: int, begin: int, end: int, stride: int, masks: Masks) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from .promotion import Array
+from .promotion import Array, settled
 
 Sizes: TypeAlias = Sequence[int]
 Pads: TypeAlias = Sequence[tuple[int, int]]
@@ -56,4 +56,4 @@ def windows(x: Array, kernel: Sizes, stride: Sizes, dilation: Sizes) -> Array:
         raise ValueError(f"a window of {reach} does not fit into the (padded) input of {x.shape[-n:]}")
     view = sliding_window_view(x, reach, axis=axes)
     steps: list[Any] = [slice(None, None, step) for step in (*stride, *dilation)]
-    return np.asarray(view[..., *steps])
+    return settled(view[..., *steps])

@@ -10,7 +10,7 @@ import numpy as np
 from ..common.tensor import Tensor, wrap
 from ..kernels import activation
 from ..kernels import loss as kernel
-from ..kernels.promotion import Array
+from ..kernels.promotion import Array, settled
 from ._call import arrays, maybe
 
 
@@ -45,7 +45,7 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
 
 def _reduced_by_weight(loss: Array, weights: Array, reduction: str) -> Tensor:
     if reduction == "mean":
-        return wrap(np.asarray(np.sum(loss) / np.sum(weights)).astype(loss.dtype))
+        return wrap(settled(np.sum(loss) / np.sum(weights)).astype(loss.dtype))
     return wrap(kernel.reduced(loss, reduction))
 
 
@@ -115,7 +115,7 @@ def kl_div(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
     """labels * (log labels - logits); "batchmean" divides the sum by the first axis."""
     loss = kernel.kl_divergence(*_paired(logits, labels, "kl_div"))
     if reduction == "batchmean":
-        return wrap(np.asarray(np.sum(loss) / loss.shape[0]).astype(loss.dtype))
+        return wrap(settled(np.sum(loss) / loss.shape[0]).astype(loss.dtype))
     return wrap(kernel.reduced(loss, reduction))
 
 
@@ -145,7 +145,7 @@ def multilabel_soft_margin_loss(
     who = "multilabel_soft_margin_loss"
     x, t = _paired(input, target, who)
     loss = kernel.binary_cross_entropy_with_logits(x, t, maybe(weight, who), None)
-    return wrap(kernel.reduced(np.asarray(loss.mean(axis=-1)), reduction))
+    return wrap(kernel.reduced(settled(loss.mean(axis=-1)), reduction))
 
 
 def cosine_embedding_loss(

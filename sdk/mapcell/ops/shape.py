@@ -14,6 +14,7 @@ from ..common.dtype import Type
 from ..common.tensor import Tensor, wrap
 from ..kernels import shape as kernel
 from ..kernels import slicing
+from ..kernels.promotion import settled
 from ._call import array, arrays, call, wrapped
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -309,7 +310,7 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
 
 def trace(input: Tensor) -> Tensor:
     """The sum of a matrix's diagonal."""
-    return wrap(np.asarray(np.trace(array(input, "trace"))))
+    return wrap(settled(np.trace(array(input, "trace"))))
 
 
 def numel(input: Tensor) -> int:
