@@ -48,6 +48,11 @@ def call(kernel: Callable[..., Array], tensor: object, *args: object, **options:
     return wrap(kernel(first, *(_plain(value, kernel) for value in args), **options))
 
 
+def call_all(kernel: Callable[..., Array], tensors: tuple[object, ...], *args: object, **options: Any) -> Tensor:
+    """The kernel's result for several Tensors. TypeError as `array`."""
+    return wrap(kernel(*arrays(tensors, kernel.__name__), *args, **options))
+
+
 def _plain(value: object, kernel: Callable[..., Array]) -> object:
     if isinstance(value, Tensor):
         return unwrap(value)

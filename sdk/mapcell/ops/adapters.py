@@ -16,7 +16,7 @@ from ..kernels import pool as pool_kernel
 from ..kernels import resize as resize_kernel
 from ..kernels.padding import pad as pad_kernel
 from . import conv, create, linear, loss, norm, reduce, resize, select, shape
-from ._call import array, arrays, call
+from ._call import array, arrays, call_all
 from .math import exp
 
 
@@ -29,7 +29,7 @@ def matmul(x: Tensor, y: Tensor, transpose_a: bool = False, transpose_b: bool = 
 
 def batch_matmul(x: Tensor, y: Tensor, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
     """The products over the last two axes, either input read transposed; the others broadcast."""
-    return call(linear_kernel.batch_matmul, x, y, transpose_a, transpose_b)
+    return call_all(linear_kernel.batch_matmul, (x, y), transpose_a, transpose_b)
 
 
 def layer_norm(

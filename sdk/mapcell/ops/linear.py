@@ -15,22 +15,22 @@ import numpy as np
 from ..common.tensor import Tensor, wrap
 from ..kernels import arithmetic, decomposition, linear
 from ..kernels.promotion import Array
-from ._call import array, arrays, call, maybe, wrapped
+from ._call import array, arrays, call, call_all, maybe, wrapped
 
 
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """The matrix product over the last two axes; the others broadcast, vectors are allowed."""
-    return call(arithmetic.matmul, input, other)
+    return call_all(arithmetic.matmul, (input, other))
 
 
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """The product of two matrices."""
-    return call(linear.batch_matmul, input, mat2)
+    return call_all(linear.batch_matmul, (input, mat2))
 
 
 def bmm(input_x: Tensor, mat2: Tensor) -> Tensor:
     """The products of two batches of matrices."""
-    return call(linear.batch_matmul, input_x, mat2)
+    return call_all(linear.batch_matmul, (input_x, mat2))
 
 
 def mv(mat: Tensor, vec: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def dot(input: Tensor, other: Tensor) -> Tensor:
 
 def inner(input: Tensor, other: Tensor) -> Tensor:
     """The sums of products over the last axes of both."""
-    return call(linear.tensordot, input, other, ((-1,), (-1,)))
+    return call_all(linear.tensordot, (input, other), ((-1,), (-1,)))
 
 
 def dense(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -70,7 +70,7 @@ def einsum(equation: str, *operands: Any) -> Tensor:
 
 def tensor_dot(x1: Tensor, x2: Tensor, axes: int | Sequence[Any]) -> Tensor:
     """The sums of products over `axes`: a number of axes, or the axes of `x1` and those of `x2`."""
-    return call(linear.tensordot, x1, x2, axes)
+    return call_all(linear.tensordot, (x1, x2), axes)
 
 
 def batch_dot(x1: Tensor, x2: Tensor, axes: int | tuple[int, int] | None = None) -> Tensor:
@@ -84,7 +84,7 @@ def batch_dot(x1: Tensor, x2: Tensor, axes: int | tuple[int, int] | None = None)
 
 def outer(input: Tensor, vec2: Tensor) -> Tensor:
     """The products of each element of one vector with each of another."""
-    return call(linear.outer, input, vec2)
+    return call_all(linear.outer, (input, vec2))
 
 
 ger = outer
@@ -97,17 +97,17 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
 
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * (mat1 @ mat2)."""
-    return call(linear.addmm, input, mat1, mat2, beta, alpha)
+    return call_all(linear.addmm, (input, mat1, mat2), beta, alpha)
 
 
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * (mat @ vec)."""
-    return call(linear.addmm, input, mat, vec, beta, alpha)
+    return call_all(linear.addmm, (input, mat, vec), beta, alpha)
 
 
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * (batch1 @ batch2)."""
-    return call(linear.addmm, input, batch1, batch2, beta, alpha)
+    return call_all(linear.addmm, (input, batch1, batch2), beta, alpha)
 
 
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
@@ -123,7 +123,7 @@ def addr(x: Tensor, vec1: Tensor, vec2: Tensor, *, beta: float = 1, alpha: float
 
 def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
     """The cross product along `dim`, by default the first axis of 3 elements."""
-    return call(linear.cross, input, other, dim)
+    return call_all(linear.cross, (input, other), dim)
 
 
 def vecdot(x: Tensor, y: Tensor, *, axis: int = -1) -> Tensor:
@@ -133,12 +133,12 @@ def vecdot(x: Tensor, y: Tensor, *, axis: int = -1) -> Tensor:
 
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0) -> Tensor:
     """The p-norms of the differences between all rows of `x1` and all of `x2`."""
-    return call(linear.cdist, x1, x2, p)
+    return call_all(linear.cdist, (x1, x2), p)
 
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-08) -> Tensor:
     """The cosine of the angle between both along `dim`."""
-    return call(linear.cosine_similarity, x1, x2, dim, eps)
+    return call_all(linear.cosine_similarity, (x1, x2), dim, eps)
 
 
 def det(input: Tensor) -> Tensor:

@@ -70,4 +70,5 @@ class TablePrimitive(Primitive):
 def of(name: str, function: Callable[..., Any], **options: Any) -> type[TablePrimitive]:
     """The class `name` of operators that call `function` with `options`, whose values here are the defaults."""
     members = {"function": staticmethod(function), "options": options, "__doc__": function.__doc__}
-    return type(name, (TablePrimitive,), {**members, "__module__": __name__})
+    # Where the classes are bound to their names, which is where pickle looks for them.
+    return type(name, (TablePrimitive,), {**members, "__module__": f"{__package__}.primitives"})
