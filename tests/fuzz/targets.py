@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 
-from hostile import corpus_ckpt, corpus_gguf, corpus_index, corpus_npy, corpus_safetensors, corpus_zip
+from hostile import corpus_ckpt, corpus_gguf, corpus_index, corpus_npy, corpus_safetensors, corpus_torch, corpus_zip
 from hostile.building import MemorySource, entry, safetensors_file
 from hostile.promises import check
+from hostile.torch_building import torch_file
 from mapcell_formats.checkpoint import Checkpoint
 from mapcell_formats.ckpt_writer import Encryption, encode_ckpt
 from mapcell_formats.detect import read_checkpoint
@@ -69,6 +73,11 @@ def _index(data: bytes) -> Checkpoint:
     return read_checkpoint([MemorySource(raw) for raw in (data, *shards)])
 
 
+def _pickle(data: bytes) -> Checkpoint:
+    # Wrapped anew each time: in the archive its checksum would stop nearly every change before it is looked at.
+    return _plain(torch_file(data))
+
+
 def _manifest(data: bytes) -> Checkpoint:
     manifest = Manifest(data)
     list(map(manifest.find, ["x", "", *manifest.names()]))
@@ -81,6 +90,17 @@ def _corpus(*modules: ModuleType) -> Iterable[bytes]:
     for module in modules:
         yield module.SMALL
         yield from (case.data for case in module.cases() if len(case.data) <= MAX_SEED_BYTES)
+
+
+def _pickles() -> Iterable[bytes]:
+    """The pickles in the corpus of torch's files."""
+    for data in _corpus(corpus_torch):
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                yield from (archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
+        # Many of the archives are broken themselves.
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError):
+            continue
 
 
 _ITEMS = (TensorItem("x", "F32", (2, 3), bytes(24)), StringItem("s", "text"), TensorItem("y", "I8", (0,), b""))
@@ -109,6 +129,8 @@ TARGETS: Mapping[str, Target] = {
     "gguf": Target((*_corpus(corpus_gguf), *_quantised()), _gguf),
     "npy": Target(tuple(_corpus(corpus_npy)), _plain),
     "npz": Target(tuple(_corpus(corpus_zip)), _plain),
+    "torch": Target(tuple(_corpus(corpus_torch)), _plain),
+    "pickle": Target(tuple(_pickles()), _pickle),
     "index": Target(tuple(_corpus(corpus_index)), _index),
     "manifest": Target((_manifest_seed(),), _manifest),
 }
