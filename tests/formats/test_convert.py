@@ -17,6 +17,7 @@ from gguf.constants import GGMLQuantizationType
 from safetensors.numpy import load_file, save_file
 
 from hostile import corpus_gguf as hand
+from hostile import corpus_npy, corpus_torch, corpus_zip
 from mapcell_formats.checkpoint import Checkpoint
 from mapcell_formats.convert import SUFFIXES, Conversion, convert, format_of
 from mapcell_formats.detect import read_checkpoint
@@ -158,6 +159,24 @@ def test_quantised_tensors_become_floats(tmp_path: Path, suffix: str) -> None:
     shape, raw = shapes_and_bytes(tmp_path / f"x{suffix}")["q"]
     wanted = quants.dequantize(_blocks(), GGMLQuantizationType.Q4_0).astype(np.float16)
     assert (shape, raw) == ((2, 64), wanted.tobytes())
+
+
+SOURCES: dict[str, tuple[bytes, list[float]]] = {
+    "torch": (corpus_torch.SMALL, np.frombuffer(bytes(range(8)), np.float32).tolist()),
+    "npy": (corpus_npy.SMALL, [0.0, 0.0]),
+    "deflated npz": (corpus_zip.SMALL, [0.0, 0.0]),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_is_only_read(tmp_path: Path, name: str, suffix: str) -> None:
+    """Formats that are read and not written can be converted from, whatever has to be decoded on the way."""
+    data, values = SOURCES[name]
+    (tmp_path / "in").write_bytes(data)
+    converted(tmp_path / "in", tmp_path / f"out{suffix}")
+    for shape, raw in shapes_and_bytes(tmp_path / f"out{suffix}").values():
+        assert (shape, np.frombuffer(raw, np.float32).tolist()) == ((2,), values)
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".npz"])
