@@ -228,3 +228,29 @@ def test_no_roots(root: Path) -> None:
     sources = intake.open_configured([f"{root}/file", f"{root.parent}/outside"], [])
     assert [s.size for s in sources] == [len(BODY), 6]
     intake.close_sources(sources)
+
+
+def test_folders_and_indices(tmp_path: Path) -> None:
+    """A configured folder is opened as the checkpoint in it, its links followed beneath the root and not out of it."""
+    model, blobs = tmp_path / "root" / "model", tmp_path / "root" / "blobs"
+    model.mkdir(parents=True)
+    blobs.mkdir()
+    (tmp_path / "secret").write_bytes(BODY)
+    (blobs / "part").write_bytes(BODY)
+    (model / "1.safetensors").symlink_to("../blobs/part")
+    index = model / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"x": "1.safetensors"}}')
+    roots = [str(tmp_path / "root")]
+    before = os.listdir("/proc/self/fd")
+    for path in (model, index):
+        sources = intake.open_configured([str(path)], roots)
+        assert [source.path for source in sources] == [str(index), str(model / "1.safetensors")]
+        assert read(sources[1], 0, len(BODY)) == BODY
+        intake.close_sources(sources)
+    (model / "1.safetensors").unlink()
+    for target, error in (("../../secret", AccessDenied), ("../blobs/gone", FormatError), ("../blobs", FormatError)):
+        (model / "1.safetensors").symlink_to(target)
+        with pytest.raises(error):
+            intake.open_configured([str(model)], roots)
+        (model / "1.safetensors").unlink()
+    assert os.listdir("/proc/self/fd") == before
