@@ -123,6 +123,7 @@ class HandleDesk:
 
     def __init__(self, path: Path, rules: Rules, now: Callable[[], float], inherited: int | None = None) -> None:
         """Listens at `path`, or on `inherited`, a descriptor that listens there already and is owned from here on."""
+        self._loop = asyncio.get_running_loop()
         self._rules = rules
         self._now = now
         self._connections: dict[Connection, None] = {}
@@ -133,7 +134,6 @@ class HandleDesk:
 
     def open(self) -> None:
         """Starts accepting."""
-        self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._listener, self._accept)
 
     def __len__(self) -> int:
