@@ -14,6 +14,8 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mapcelld.config import ConfigError
+
 log = logging.getLogger("mapcelld.manager")
 
 _FIRST = 3
@@ -34,12 +36,13 @@ class Manager:
     """What systemd told this process at its start, and how to tell it something."""
 
     def __init__(self, environment: Mapping[str, str], pid: int) -> None:
+        """ConfigError when one of its variables is no number."""
         address = environment.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._inherited = _inherited(environment, pid)
         self.watchdog_seconds = _watchdog(environment, pid)
         # systemd tells the store's size since version 254; before that the unit has to.
-        self.store_limit = int(environment.get("FDSTORE") or environment.get("MAPCELL_FDSTORE") or 0)
+        self.store_limit = _number(environment, "FDSTORE") or _number(environment, "MAPCELL_FDSTORE")
 
     def take(self) -> list[Inherited]:
         """The inherited descriptors, which the caller then owns. Once; then none."""
@@ -78,21 +81,31 @@ class Manager:
         finally:
             os.close(write)
         with contextlib.closing(open(read, "rb", buffering=0)) as pipe:
+            # Not select: adopted descriptors may have taken the first 1,024 numbers.
+            poll = select.poll()
+            poll.register(pipe, select.POLLIN)
             # The end of the pipe is the answer: the manager closed its copy.
-            if not select.select([pipe], [], [], _BARRIER_SECONDS)[0]:
+            if not poll.poll(_BARRIER_SECONDS * 1000):
                 log.warning("the service manager did not answer within %d s", _BARRIER_SECONDS)
 
 
 def _inherited(environment: Mapping[str, str], pid: int) -> list[Inherited]:
     if environment.get("LISTEN_PID") != str(pid):
         return []
-    count = int(environment.get("LISTEN_FDS", "0"))
+    count = _number(environment, "LISTEN_FDS")
     names = environment.get("LISTEN_FDNAMES", "").split(":")
     names += [""] * (count - len(names))
     return [Inherited(name, _FIRST + i) for i, name in enumerate(names[:count])]
 
 
 def _watchdog(environment: Mapping[str, str], pid: int) -> float | None:
-    if environment.get("WATCHDOG_PID", str(pid)) != str(pid) or "WATCHDOG_USEC" not in environment:
+    if environment.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None
-    return int(environment["WATCHDOG_USEC"]) / 1e6
+    return _number(environment, "WATCHDOG_USEC") / 1e6 or None
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    text = environment.get(name) or "0"
+    if not (text.isascii() and text.isdecimal()):
+        raise ConfigError(f"{name}={text!r} in the environment is no number")
+    return int(text)

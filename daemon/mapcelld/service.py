@@ -75,6 +75,8 @@ class Service:
         inherited = manager.take()
         sockets = {one.name: one.fd for one in inherited if one.name in (CONTROL_UNIT, HANDLES_UNIT)}
         runtime.keeps_sockets = bool(sockets)
+        # Before libzmq has threads, which could get the numbers of descriptors that are closed here.
+        self.adopted = self._store.adopt([one for one in inherited if one.name not in sockets], self._holdings.registry)
         self._handles = HandleDesk(runtime.handles, self, time.monotonic, sockets.get(HANDLES_UNIT))
         self._control = ControlDesk(
             runtime.control,
@@ -83,8 +85,6 @@ class Service:
             time.monotonic,
             sockets.get(CONTROL_UNIT),
         )
-        left = [one for one in inherited if one.name not in sockets]
-        self.adopted = self._store.adopt(left, self._holdings.registry)
 
     # --- life -------------------------------------------------------------------------------------------------------
 

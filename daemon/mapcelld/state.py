@@ -6,14 +6,16 @@ refused as a whole: the next daemon then begins with nothing, which is always sa
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar
 
 import msgpack
 from blake3 import blake3
 
 from mapcell_formats.messages import Selection
 from mapcelld.registry import Recipe, Registry, Version
+
+T = TypeVar("T")
 
 # Raised whenever a record changes. An older or newer state is dropped: checkpoints are still on the disk.
 SCHEMA = 1
@@ -95,7 +97,7 @@ def decode(data: bytes) -> State:
         return State(
             tuple(_version_record(v) for v in raw["versions"]),
             tuple(
-                ModelRecord(**{**m, "versions": tuple(m["versions"]), "derived": tuple(m["derived"])})
+                _checked(ModelRecord(**{**m, "versions": tuple(m["versions"]), "derived": tuple(m["derived"])}))
                 for m in raw["models"]
             ),
         )
@@ -125,17 +127,32 @@ def _version(version: Version, manifest_digest: bytes) -> VersionRecord:
 
 
 def _version_record(raw: Any) -> VersionRecord:
-    recipes = tuple(
-        Recipe(
-            tuple(r["identities"]),
-            r["residence"],
-            Selection(
-                r["selection"]["dtype"],
-                None if r["selection"]["keys"] is None else tuple(r["selection"]["keys"]),
-                r["selection"]["prefix"],
-            ),
-            r["digest"],
-        )
-        for r in raw["recipes"]
-    )
-    return VersionRecord(**{**raw, "segments": tuple(raw["segments"]), "recipes": recipes})
+    recipes = tuple(_recipe(r) for r in raw["recipes"])
+    return _checked(VersionRecord(**{**raw, "segments": tuple(raw["segments"]), "recipes": recipes}))
+
+
+def _recipe(raw: Any) -> Recipe:
+    wanted = raw["selection"]
+    keys = None if wanted["keys"] is None else tuple(wanted["keys"])
+    selection = _checked(Selection(wanted["dtype"], keys, wanted["prefix"]))
+    return _checked(Recipe(tuple(raw["identities"]), raw["residence"], selection, raw["digest"]))
+
+
+def _checked(record: T) -> T:
+    """`record`, when every field holds what its annotation says. ValueError otherwise."""
+    for field in fields(record):  # type: ignore[arg-type]
+        value, kind = getattr(record, field.name), str(field.type)
+        if not _fits(value, kind):
+            raise ValueError(f"{type(record).__name__}.{field.name} is {value!r:.40} instead of {kind}")
+    return record
+
+
+def _fits(value: Any, kind: str) -> bool:
+    if kind.endswith(" | None"):
+        return value is None or _fits(value, kind.removesuffix(" | None"))
+    if kind.startswith("tuple["):
+        inner = kind.removeprefix("tuple[").removesuffix(", ...]")
+        return type(value) is tuple and all(_fits(v, inner) for v in value)
+    if kind == "dict[str, str]":
+        return type(value) is dict and all(type(x) is str for pair in value.items() for x in pair)
+    return type(value).__name__ == kind and (kind != "int" or value >= 0)

@@ -66,18 +66,24 @@ class Store:
         by_name: dict[str, list[int]] = defaultdict(list)
         for one in inherited:
             by_name[one.name].append(one.fd)
-        left = self._newest_state(by_name)
-        if left is not None:
-            for record in left.versions:
-                self._adopt_version(record, by_name, registry)
-            _name_models(left, registry)
-        for name, fds in by_name.items():
-            close_all(fds)
-            self._manager.forget(name)
+        try:
+            self._adopt_all(by_name, registry)
+        # What an earlier daemon left must not keep this one from starting, again and again: checkpoints can be read.
+        except Exception:
+            log.exception("what was left is not taken over")
+            self._kept.clear()
+            for kept in (registry.versions, registry.models, registry.recipes):
+                kept.clear()
+            by_name |= {one.name: [] for one in inherited}
+            close_all([one.fd for one in inherited])
         adopted = sum(v.nbytes for v in registry.versions.values())
         if inherited:
             log.info("adopted: versions=%d bytes=%d", len(registry.versions), adopted)
-            self.sync(registry)
+            # The state first: a daemon that dies before the rest is thrown out leaves it to the next.
+            self._write_state(registry)
+        for name, fds in by_name.items():
+            close_all(fds)
+            self._manager.forget(name)
         return adopted
 
     # --- helpers ----------------------------------------------------------------------------------------------------
@@ -123,6 +129,13 @@ class Store:
                 log.warning("the state that was left is not taken over: number=%d reason=%s", number, exc)
         return None
 
+    def _adopt_all(self, by_name: dict[str, list[int]], registry: Registry) -> None:
+        left = self._newest_state(by_name)
+        if left is not None:
+            for record in left.versions:
+                self._adopt_version(record, by_name, registry)
+            _name_models(left, registry)
+
     def _adopt_version(self, record: state.VersionRecord, by_name: dict[str, list[int]], registry: Registry) -> None:
         names = _names(record.id, len(record.segments))
         fds = [by_name[name].pop(0) for name in names if by_name.get(name)]
@@ -142,7 +155,8 @@ class Store:
 
 
 def _is_state(name: str) -> bool:
-    return name.startswith(_STATE) and name[len(_STATE) :].isdigit()
+    number = name[len(_STATE) :]
+    return name.startswith(_STATE) and number.isascii() and number.isdecimal()
 
 
 def _names(version: str, segments: int) -> tuple[str, ...]:

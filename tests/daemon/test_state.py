@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+import contextlib
+from dataclasses import asdict
 from typing import Any
 
 import msgpack
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from mapcell_formats.messages import Selection
 from mapcelld import state
-from mapcelld.registry import Model, Recipe, Registry
+from mapcelld.registry import Recipe, Registry
 from mapcelld.registry import State as Life
 from mapcelld.state import ModelRecord, State, StateError, VersionRecord
 
@@ -102,10 +103,8 @@ def test_truncated_and_flipped(given: State, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(whole) - 1))
     changed = bytearray(whole)
     changed[at] ^= data.draw(st.integers(1, 255))
-    try:
+    with contextlib.suppress(StateError):
         assert state.decode(bytes(changed)) == given
-    except StateError:
-        pass
 
 
 @pytest.mark.parametrize(
@@ -145,5 +144,3 @@ def test_state_of_a_registry() -> None:
     assert (second.id, second.pinned, second.retired) == (cast.id, False, True)
     assert first.manifest_digest == base.id.encode().ljust(32)
     assert state.decode(state.encode(left)) == left
-    assert replace(first, pinned=False) != first
-    assert isinstance(registry.models["m"], Model)
