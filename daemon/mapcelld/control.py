@@ -56,8 +56,12 @@ class ControlDesk:
         admit: Callable[[Credentials], Credentials],
         now: Callable[[], float],
         inherited: int | None = None,
+        grew: Callable[[], None] = lambda: None,
     ) -> None:
-        """Listens at `path`, or on `inherited`, a descriptor that listens there already and is owned from here on."""
+        """Listens at `path`, or on `inherited`, a descriptor that listens there already and is owned from here on.
+
+        `grew` is called for each connection that was taken.
+        """
         self._handlers = handlers
         self._admit = admit
         self._now = now
@@ -73,6 +77,9 @@ class ControlDesk:
             (zmq.ROUTER_HANDOVER, 0),
         ):
             self._router.setsockopt(option, value)
+        # libzmq's own thread accepts: here it tells, and waits when it is told too much that nobody reads.
+        self._accepts = self._router.get_monitor_socket(zmq.EVENT_ACCEPTED)
+        self._grew = grew
         self._loop: asyncio.AbstractEventLoop | None = None
         self._path = path
         self._inherited = inherited
@@ -83,14 +90,19 @@ class ControlDesk:
         """Starts answering."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._router.FD, self._drain)
+        self._loop.add_reader(self._accepts.FD, self._count)
         # The descriptor signals edges only: whatever came before is found by looking once.
         self._loop.call_soon(self._drain)
+        self._loop.call_soon(self._count)
 
     def close(self) -> None:
         """Stops answering. A second call does nothing."""
         if not self._router.closed:
             if self._loop is not None:
                 self._loop.remove_reader(self._router.FD)
+                self._loop.remove_reader(self._accepts.FD)
+            self._router.disable_monitor()
+            self._accepts.close(0)
             self._router.close(0)
             self._context.term()
             if self._inherited is not None:
@@ -138,6 +150,14 @@ class ControlDesk:
         now = self._now()
         for identity in [i for i, s in self._subscriptions.items() if s.until < now]:
             del self._subscriptions[identity]
+
+    def _count(self) -> None:
+        while not self._accepts.closed:
+            try:
+                self._accepts.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._grew()
 
     def _drain(self) -> None:
         for _ in range(_BATCH):

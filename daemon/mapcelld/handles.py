@@ -121,10 +121,21 @@ class Rules(Protocol):
 class HandleDesk:
     """The listening socket and every connection. `rules` decide; `now` is a clock in seconds."""
 
-    def __init__(self, path: Path, rules: Rules, now: Callable[[], float], inherited: int | None = None) -> None:
-        """Listens at `path`, or on `inherited`, a descriptor that listens there already and is owned from here on."""
+    def __init__(
+        self,
+        path: Path,
+        rules: Rules,
+        now: Callable[[], float],
+        inherited: int | None = None,
+        grew: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Listens at `path`, or on `inherited`, a descriptor that listens there already and is owned from here on.
+
+        `grew` is called for each connection that was taken.
+        """
         self._loop = asyncio.get_running_loop()
         self._rules = rules
+        self._grew = grew
         self._now = now
         self._connections: dict[Connection, None] = {}
         self._per_uid: Counter[int] = Counter()
@@ -247,6 +258,7 @@ class HandleDesk:
             return
         self._connections[connection] = None
         self._per_uid[connection.peer.uid] += 1
+        self._grew()
         try:
             self._rules.admit(connection.peer)
         except MapcellError as exc:

@@ -21,7 +21,7 @@ from mapcelld.channel import Credentials, supplementary_groups
 from mapcelld.config import Config
 from mapcelld.control import ControlDesk
 from mapcelld.handles import Connection, HandleDesk, Right
-from mapcelld.headroom import Headroom, descriptors
+from mapcelld.headroom import Growth, Headroom, descriptors
 from mapcelld.holdings import Holdings
 from mapcelld.leases import Lease
 from mapcelld.manager import Manager
@@ -52,7 +52,7 @@ class Service:
         self._store = Store(manager)
         self._sync_due = False
         self._access = Access(config)
-        self._headroom = Headroom()
+        growth = Growth(self.look)
         self._tickets: Tickets[Right] = Tickets()
         self._stagers = Stagers()
         self._holdings = Holdings(config, self._access, self._push, memory_available, self._changed)
@@ -77,14 +77,16 @@ class Service:
         runtime.keeps_sockets = bool(sockets)
         # Before libzmq has threads, which could get the numbers of descriptors that are closed here.
         self.adopted = self._store.adopt([one for one in inherited if one.name not in sockets], self._holdings.registry)
-        self._handles = HandleDesk(runtime.handles, self, time.monotonic, sockets.get(HANDLES_UNIT))
+        self._handles = HandleDesk(runtime.handles, self, time.monotonic, sockets.get(HANDLES_UNIT), growth.count)
         self._control = ControlDesk(
             runtime.control,
             self._requests.handlers(),
             self._admit_control,
             time.monotonic,
             sockets.get(CONTROL_UNIT),
+            growth.count,
         )
+        self._room = {"handles": Headroom(share=1.5), "control": Headroom()}
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -113,11 +115,14 @@ class Service:
 
     def look(self) -> None:
         """Stops listening while descriptors are short, and goes on when there are enough."""
-        before = self._headroom.open
-        if self._headroom.look(descriptors()) is not before:
-            log.warning("listening: %s for want of descriptors", "again, no longer paused" if not before else "paused")
-            self._control.listen(self._headroom.open)
-            self._handles.listen(self._headroom.open)
+        used = descriptors()
+        desks: dict[str, HandleDesk | ControlDesk] = {"handles": self._handles, "control": self._control}
+        for name, desk in desks.items():
+            room = self._room[name]
+            before = room.open
+            if room.look(used) is not before:
+                log.warning("%s: %s: descriptors=%d", name, "listens again" if room.open else "listening paused", used)
+                desk.listen(room.open)
 
     async def close(self) -> None:
         """Answers nothing new, gives up staging, and lets every lease go; what clients mapped stays theirs."""

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import mmap
 import os
 import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import mapcell
 from mapcell.connection import daemon_status
-from mapcell_formats.errors import BudgetExceeded, MapcellError, StagingFailed
+from mapcell_formats.errors import BudgetExceeded, StagingFailed
 from mapcell_formats.messages import Pin, Unload
 from support.cgroup import memory_group, needs_memory_cgroup
 from support.daemon import DaemonProcess
 from support.models import MIB, load, number_of, rows, tell, write_model
-from support.proc import children, eventually, locked, memory_files, shared_memory, stagers
+from support.proc import children, eventually, locked, memory_files, shared_memory
 from support.raw import raw_attach
+from support.staging import staging_stopped
 
 MODEL = 4 * MIB
 
@@ -133,50 +131,13 @@ def test_what_is_still_mapped_still_counts(daemon: DaemonProcess, tmp_path: Path
     assert [number_of(w) for w in mine] == [2, 3]
 
 
-@contextlib.contextmanager
-def staging_stopped(daemon: DaemonProcess, path: Path, name: str = "big") -> Iterator[tuple[int, Callable[[], Any]]]:
-    """The pid of a stager that is stopped in the middle of filling, and what its client gets in the end."""
-    stopped: list[int] = []
-    ready = threading.Event()
-    outcome: list[Any] = []
-
-    def on_progress(_: object) -> None:
-        if not stopped:
-            stopped.extend(stagers(daemon.pid))
-            for pid in stopped:
-                os.kill(pid, signal.SIGSTOP)
-            ready.set()
-
-    def work() -> None:
-        try:
-            outcome.append(load(path, name, on_progress=on_progress).version)
-        except MapcellError as exc:
-            outcome.append(exc)
-
-    def result() -> Any:
-        client.join()
-        return outcome[0]
-
-    client = threading.Thread(target=work)
-    client.start()
-    try:
-        assert ready.wait(20)
-        (pid,) = stopped
-        yield pid, result
-    finally:
-        for pid in stopped:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-        client.join()
-
-
 def test_a_killed_stager_is_a_clean_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stager that is killed midway costs its client a StagingFailed, and its memory comes back at once."""
     path = write_model(tmp_path / "big.safetensors", 5, tensors=48, mib=4)
     with DaemonProcess() as daemon:
         monkeypatch.setenv("MAPCELL_RUNTIME", str(daemon.runtime))
         before = daemon_status()
-        with staging_stopped(daemon, path) as (pid, result):
+        with staging_stopped(daemon.pid, path, "big") as (pid, result):
             assert shared_memory(daemon.pid) > 0
             assert daemon_status().stagers == 1
             os.kill(pid, signal.SIGKILL)
@@ -222,7 +183,7 @@ def test_the_kernel_kills_the_stager_first(tmp_path: Path, monkeypatch: pytest.M
         group.add(daemon.pid, spawner)
         held = mapcell.attach("small")
         eventually(lambda: locked(daemon.pid) >= 128 * MIB)
-        with staging_stopped(daemon, path) as (pid, result):
+        with staging_stopped(daemon.pid, path, "big") as (pid, result):
             # Somebody else in the group takes what was free when the daemon looked.
             group.limit(group.usage() + 16 * MIB)
             os.kill(pid, signal.SIGCONT)

@@ -22,17 +22,24 @@ class DaemonProcess:
     """`mapcelld` with `arguments`, ready once this object is. Owns the process and its folder until `stop`.
 
     Use it as a context manager: its end asserts that the daemon exits 0 on SIGTERM and leaves no socket behind,
-    unless `kill` ended it before.
+    unless `kill` ended it before. `descriptors` is the most that it may have open.
     """
 
-    def __init__(self, *arguments: str, runtime: Path | None = None, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        runtime: Path | None = None,
+        environment: dict[str, str] | None = None,
+        descriptors: int | None = None,
+    ) -> None:
         # Short: a UNIX socket's path holds 107 bytes.
         self._folder = Path(tempfile.mkdtemp(prefix="mc", dir="/tmp"))
         self.runtime = runtime or self._folder / "run"
         self._log = self._folder / "log"
+        limit = ["prlimit", f"--nofile={descriptors}", "--"] if descriptors else []
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "mapcelld.main", "--runtime", str(self.runtime), *arguments],
+                [*limit, sys.executable, "-m", "mapcelld.main", "--runtime", str(self.runtime), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
