@@ -21,6 +21,7 @@ from mapcell_formats.errors import UnsupportedFormat as UnsupportedFormat
 
 from . import context as context
 from . import nn as nn
+from . import ops as ops
 from .attaching import attach as attach
 from .binding import bind as bind
 from .common import dtype as dtype
