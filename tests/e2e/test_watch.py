@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import threading
 from pathlib import Path
 
@@ -11,9 +13,43 @@ import pytest
 from mapcell import watch
 from mapcell.connection import CONNECTIONS
 from mapcell.daemon_backend import attach_path
+from mapcell.watching import Watcher
 from mapcell_formats.messages import Event, Unload
 from support.checkpoints import write_safetensors
 from support.daemon import DaemonProcess
+
+
+def test_watch_survives_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a daemon that was restarted the snapshot comes again, then what happens, numbered from 1."""
+    path = write_safetensors(tmp_path / "m.safetensors", {"a": np.zeros(8, np.float32)})
+    runtime = Path(tempfile.mkdtemp(prefix="mc", dir="/tmp"))
+    monkeypatch.setenv("MAPCELL_RUNTIME", str(runtime))
+
+    def load() -> None:
+        attach_path(str(path), dtype=None, keys=None, prefix="", mode="r", timeout=30, name="m").close()
+
+    def until(kind: str, watcher: Watcher) -> list[Event]:
+        seen: list[Event] = []
+        while not any(e.kind == kind for e in seen):
+            seen += watcher.poll(20)
+        return seen
+
+    try:
+        with DaemonProcess(runtime=runtime) as daemon:
+            load()
+            with Watcher("m") as watcher:
+                assert [e.number for e in until("ready", watcher)] == [0]
+                daemon.kill()
+                with DaemonProcess(runtime=runtime):
+                    load()
+                    seen = until("ready", watcher)
+                    # By now it is subscribed: what happens from here on is told.
+                    CONNECTIONS.client().ask(Unload("m"), 5)
+                    seen += until("retired", watcher)
+        numbers = [e.number for e in seen if e.number]
+        assert numbers == list(range(1, len(numbers) + 1))
+    finally:
+        shutil.rmtree(runtime)
 
 
 def test_watch_tells_what_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

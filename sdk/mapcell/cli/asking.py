@@ -23,11 +23,11 @@ def ask(message: object, timeout: float = ANSWER_SECONDS) -> Any:
     return CONNECTIONS.client().ask(message, timeout)
 
 
-def models() -> tuple[ModelRow, ...]:
+def models(timeout: float = ANSWER_SECONDS) -> tuple[ModelRow, ...]:
     """Every version of every model that the daemon shows to us."""
     from mapcell_formats.messages import ListModels
 
-    rows: tuple[ModelRow, ...] = ask(ListModels()).rows
+    rows: tuple[ModelRow, ...] = ask(ListModels(), timeout).rows
     return rows
 
 

@@ -116,13 +116,26 @@ def put_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, every
         head, tail = rows[:_SHOWN_AT_EACH_END], rows[-_SHOWN_AT_EACH_END:]
         hidden = len(rows) - len(head) - len(tail)
     cells = [[escape(cell) for cell in row] for row in (*head, *tail)]
-    widths = fit([c.title for c in columns], cells, [c.flexible for c in columns], _available())
+    widths = fit([c.title for c in columns], cells, [c.flexible for c in columns], available())
     click.echo(click.style(_line(columns, [c.title for c in columns], widths), bold=True))
     for number, row in enumerate(cells):
         if hidden and number == len(head):
             click.echo(f"... {hidden:,} more; --all shows them ...")
         for line in _folded(columns, row, widths):
             click.echo(line)
+
+
+def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], available: int) -> list[str]:
+    """The table's head and one line for each row; flexible cells are cut where it is too wide."""
+    cells = [[escape(cell) for cell in row] for row in rows]
+    titles = [c.title for c in columns]
+    widths = fit(titles, cells, [c.flexible for c in columns], available)
+    return [_line(columns, [cut(c, w) for c, w in zip(row, widths, strict=True)], widths) for row in (titles, *cells)]
+
+
+def cut(text: str, limit: int) -> str:
+    """`text`, or as much of its beginning as `limit` columns of a terminal show."""
+    return _pieces(text, limit)[0]
 
 
 def fit(titles: Sequence[str], rows: Iterable[Sequence[str]], flexible: Sequence[bool], available: int) -> list[int]:
@@ -146,7 +159,8 @@ def width(text: str) -> int:
     return len(text) if text.isascii() else sum(2 if east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def _available() -> int:
+def available() -> int:
+    """How many columns a line on stdout may have."""
     if sys.stdout.isatty() or "COLUMNS" in os.environ:
         return shutil.get_terminal_size((PIPED_WIDTH, 24)).columns
     return PIPED_WIDTH
