@@ -13,6 +13,7 @@ join the names of files unchecked to the folder; here a name that could lead els
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -36,6 +37,8 @@ MAX_ASIDE_CHARS = 65_536
 _WEIGHT_MAP = "weight_map"
 # In a map without "weight_map" around it this tells a file from a setting, such as those of a config.json.
 _MINDSPORE_SUFFIX = ".safetensors"
+# An entry as every known writer puts it down, with a name that needs no check. What does not match is read slowly.
+_USUAL = re.compile(r'[ \t\r\n]*"([^"\\\x00-\x1f]{0,1024})"[ \t\r\n]*:[ \t\r\n]*"([^"\\\x00-\x1f]+)"[ \t\r\n]*([,}])')
 _EXPECTED = 'an index ({"weight_map": {tensor: file}})'
 
 
@@ -147,11 +150,27 @@ class _Walk(JsonText):
         if not more:
             return self.expect("}", pos, "'}'")
         while more:
-            at = self.blanks(pos)
-            name, pos = self.string(at)
-            pos = self._place(name, at, self.expect(":", pos, "':' after a name"))
-            pos, more = self.separator(pos)
+            pos, more = self._usual(pos)
+            if more:
+                at = self.blanks(pos)
+                name, pos = self.string(at)
+                pos = self._place(name, at, self.expect(":", pos, "':' after a name"))
+                pos, more = self.separator(pos)
         return pos
+
+    def _usual(self, pos: int) -> tuple[int, bool]:
+        """Reads entries while they look as usual -> (where it stopped, whether the map goes on there)."""
+        match, text, files, file_of = _USUAL.match, self.text, self._files, self._file_of
+        while found := match(text, pos):
+            name, file, after = found.groups()
+            # A file's name is checked where it comes first; so is a name that comes twice, or too many of them.
+            if name in file_of or file not in files or len(file_of) >= MAX_TENSORS:
+                break
+            file_of[name] = files[file]
+            pos = found.end()
+            if after == "}":
+                return pos, False
+        return pos, True
 
     def _place(self, name: str, at: int, pos: int) -> int:
         if fault := name_fault(name):

@@ -11,6 +11,8 @@ Source: NumPy's numpy/lib/_npyio_impl.py.
 
 from __future__ import annotations
 
+from functools import partial
+
 from . import npy
 from .checkpoint import MAX_TENSORS, Checkpoint, SourceTensor
 from .errors import FormatError, UnsupportedFormat
@@ -62,6 +64,6 @@ def _tensor(archive: Archive, member: Member, joiner: Joiner) -> SourceTensor:
             expected="members called NAME.npy only",
         )
     where = npy.Where(archive.source.path, member.start, name)
-    array = npy.parse_array(archive.head(member, npy.HEAD_BYTES), member.size, where)
+    array = npy.parse_array(partial(archive.head, member), member.size, where)
     extent = archive.extent(member, array.start, array.nbytes, joiner)
     return npy.place(array, extent, archive.source, joiner, where)

@@ -71,6 +71,7 @@ HEADERS = {
     "no blanks": "{'descr':'<f4','fortran_order':False,'shape':(2,),}",
     "Python 2's integers": "{'descr': '<f4', 'fortran_order': False, 'shape': (2L,), }\n",
     "no comma in the shape": "{'descr': '<f4', 'fortran_order': True, 'shape': (2)}",
+    "long header": "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }" + " " * 9000,
     "blanks everywhere": "{  'descr' : '<f4' , 'fortran_order' :  True , 'shape' : ( 2 , ) , }   \n",
 }
 
