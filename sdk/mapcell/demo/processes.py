@@ -131,9 +131,19 @@ class Workplace:
         with self._signals.held():
             self._started += 1
             log = self.folder / f"log-{self._started}"
-            child = Child(name, [sys.executable, "-P", *arguments], environment, log)
+            child = Child(name, [sys.executable, "-P", *arguments], self._compiling_once(environment), log)
             self._children.append(child)
         return child
+
+    def _compiling_once(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """`environment`, with Python's compiled files in our folder where the user wants none beside the sources.
+
+        Without any, each worker would compile NumPy anew, and the table would show little else.
+        """
+        known = dict(environment)
+        if known.pop("PYTHONDONTWRITEBYTECODE", ""):
+            known["PYTHONPYCACHEPREFIX"] = str(self.folder / "compiled")
+        return known
 
     def start_daemon(self, runtime: Path) -> Child:
         """Starts a daemon of our own in `runtime`, with nobody's configuration, and waits until it serves."""
