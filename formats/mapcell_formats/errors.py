@@ -10,6 +10,7 @@
       BudgetExceeded(MemoryError)             the bytes do not fit the daemon's budget
       StagingFailed(RuntimeError)             a source could not be read to its end
       ProtocolError(RuntimeError)             the other side broke the protocol or speaks another version
+      GradientUnavailable(NotImplementedError)  a gradient was asked for that there is no rule for
 
 A message says whose fault it is and what to do next. An error crosses the wire as ``(code, message, details)``
 and is raised again on the other side as the same class.
@@ -118,6 +119,12 @@ class ProtocolError(MapcellError, RuntimeError):
     code = "protocol"
 
 
+class GradientUnavailable(MapcellError, NotImplementedError):
+    """There is no rule for the gradient of an operator that was used."""
+
+    code = "gradient-unavailable"
+
+
 _BY_CODE: Mapping[str, type[MapcellError]] = {
     cls.code: cls
     for cls in (
@@ -131,6 +138,7 @@ _BY_CODE: Mapping[str, type[MapcellError]] = {
         BudgetExceeded,
         StagingFailed,
         ProtocolError,
+        GradientUnavailable,
     )
 }
 

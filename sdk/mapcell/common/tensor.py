@@ -287,6 +287,16 @@ def unwrap(tensor: TensorCore) -> Array:
     return storage if type(storage) is np.ndarray else operand_of(storage)
 
 
+def is_recorded(value: object) -> bool:
+    """Whether `value` is a Tensor that a gradient is being computed through."""
+    return isinstance(value, TensorCore) and isinstance(value._storage, Recorded)
+
+
+def detached(tensor: Tensor) -> Tensor:
+    """`tensor`, or a Tensor of the same elements that no gradient is computed through."""
+    return wrap(array_of(tensor._storage)) if isinstance(tensor._storage, Recorded) else tensor
+
+
 def from_storage(storage: Storage) -> Tensor:
     """A Tensor on a storage, which need not have elements yet."""
     tensor = Tensor.__new__(Tensor)

@@ -69,14 +69,15 @@ def gelu(x: Array) -> Array:
     x = _floating(x)
     # One buffer from start to end: this and matmul are where a transformer's time goes.
     out = np.multiply(x, np.asarray(1 / sqrt(2), x.dtype), out=np.empty(x.shape, x.dtype))
-    _erf_in_place(out)
+    become_erf(out)
     out += np.asarray(1, x.dtype)
     out *= x
     out *= np.asarray(0.5, x.dtype)
     return settled(out)
 
 
-def _erf_in_place(x: Array) -> None:
+def become_erf(x: Array) -> None:
+    """Replaces each element by its error function."""
     if x.dtype == np.float32:
         erf_in_place(x)
     else:

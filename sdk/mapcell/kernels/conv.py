@@ -30,11 +30,11 @@ def conv(
         raise ValueError(f"conv: the weight takes {weight.shape[1] * groups} channels, but the input has {x.shape[1]}")
     if weight.shape[0] % groups:
         raise ValueError(f"conv: {groups} groups do not divide {weight.shape[0]} output channels")
-    return _conv(x, weight, bias, stride, pads, dilation, groups)
+    return correlated(x, weight, bias, stride, pads, dilation, groups)
 
 
 @in_float32
-def _conv(
+def correlated(
     x: Array, weight: Array, bias: Array | None, stride: Sizes, pads: Pads, dilation: Sizes, groups: int
 ) -> Array:
     kernel = weight.shape[2:]
@@ -46,14 +46,14 @@ def _conv(
     step = max(1, _COLUMNS_BYTES // max(per_sample, 1))
     for start in range(0, x.shape[0], step):
         some = slice(start, start + step)
-        np.matmul(matrix, _columns(view[some], groups, len(kernel)), out=out[some])
+        np.matmul(matrix, columns(view[some], groups, len(kernel)), out=out[some])
     out = out.reshape(x.shape[0], weight.shape[0], *positions)
     if bias is not None:
         out += bias.reshape(-1, *(1,) * len(kernel))
     return out
 
 
-def _columns(view: Array, groups: int, n: int) -> Array:
+def columns(view: Array, groups: int, n: int) -> Array:
     """(N, C, *positions, *kernel) -> (N, groups, C / groups * kernel, positions)."""
     batch, channels, *sizes = view.shape
     order = (0, 1, *range(2 + n, 2 + 2 * n), *range(2, 2 + n))
@@ -79,11 +79,11 @@ def conv_transpose(
         raise ValueError(f"conv_transpose: an input of {x.shape} does not fit a weight of {weight.shape}")
     more = output_padding or (0,) * len(pads)
     cut = [(-before, extra - after) for (before, after), extra in zip(pads, more, strict=True)]
-    return _conv_transpose(x, weight, bias, stride, cut, dilation, groups)
+    return transposed(x, weight, bias, stride, cut, dilation, groups)
 
 
 @in_float32
-def _conv_transpose(
+def transposed(
     x: Array, weight: Array, bias: Array | None, stride: Sizes, grow: Pads, dilation: Sizes, groups: int
 ) -> Array:
     batch, channels, *sizes = x.shape
@@ -125,7 +125,7 @@ def _overlap_add(parts: Array, stride: int, dilation: int) -> Array:
 def unfold(x: Array, kernel: Sizes, stride: Sizes, pads: Pads, dilation: Sizes) -> Array:
     """(N, C, *spatial) -> (N, C * kernel, positions): every window as a column."""
     view = windows(padded(x, pads), kernel, stride, dilation)
-    return _columns(view, 1, len(kernel))[:, 0]
+    return columns(view, 1, len(kernel))[:, 0]
 
 
 @in_float32

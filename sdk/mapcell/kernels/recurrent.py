@@ -31,16 +31,17 @@ def _projected(x: Array, weight: Array, bias: Array | None) -> Array:
 
 
 def _run(step: Step, inputs: Array, state: State, lengths: Array | None) -> tuple[Array, State]:
-    out = np.empty((*inputs.shape[:2], state[0].shape[1]), inputs.dtype)
+    out = []
     for t in range(inputs.shape[0]):
         new = step(inputs[t], state)
         if lengths is not None:
             goes_on = (t < lengths)[:, None]
-            out[t] = np.where(goes_on, new[0], np.zeros((), out.dtype))
+            out.append(np.where(goes_on, new[0], np.zeros((), inputs.dtype)))
             state = tuple(np.where(goes_on, a, b) for a, b in zip(new, state, strict=True))
         else:
-            out[t], state = new[0], new
-    return out, state
+            out.append(new[0])
+            state = new
+    return np.stack(out) if out else np.empty((*inputs.shape[:2], state[0].shape[1]), inputs.dtype), state
 
 
 def lstm_step(gates: Array, c: Array) -> State:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 from ..common.parameter import Parameter, ParameterTuple
@@ -92,12 +92,15 @@ class Cell(CellFlags, CellState, CellHooks):
         if not self._names_checked:
             self.check_names_and_refresh_name()
             self._names_checked = True
-        if self._precision is None and not self._forward_pre_hooks and not self._forward_hooks:
+        if self._precision is None and not self._hooked:
             return self.construct(*args, **kwargs)
         return self._run_with_hooks(self._run_construct, args, kwargs)
 
     def _run_construct(self, *args: Any, **kwargs: Any) -> Any:
         return self._run_in_precision(self.construct, args, kwargs)
+
+    def _own_parameters(self) -> Iterable[Parameter]:
+        return self.get_parameters()
 
     def apply(self, fn: Callable[[Cell], object]) -> Self:
         """Calls `fn` with every Cell below, children before parents, and with this one last."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, TypeVar
 
+from ..common.tensor import is_recorded
 from ..log import warn
 
 _handle_ids = count(1)
@@ -58,7 +59,11 @@ class CellHooks:
     _backward_hooks: OrderedDict[int, Hook]
     _backward_pre_hooks: OrderedDict[int, Hook]
 
+    _hooked: bool
+
     def _init_hooks(self) -> None:
+        # One question for every call, instead of one for each kind of hook.
+        self.__dict__["_hooked"] = hasattr(type(self), "bprop")
         for hooks in ("_forward_pre_hooks", "_forward_hooks", "_backward_hooks", "_backward_pre_hooks"):
             self.__dict__[hooks] = OrderedDict()
 
@@ -70,7 +75,7 @@ class CellHooks:
         A tuple replaces all, another value becomes the only one. With `with_kwargs`: ``hook_fn(cell, args, kwargs)``,
         returning None or (args, kwargs). TypeError unless callable.
         """
-        return _add(self._forward_pre_hooks, _ForwardHook(_checked(hook_fn), with_kwargs), prepend)
+        return self._add(self._forward_pre_hooks, _ForwardHook(_checked(hook_fn), with_kwargs), prepend)
 
     def register_forward_hook(
         self, hook_fn: Hook, *, prepend: bool = False, with_kwargs: bool = False, always_call: bool = False
@@ -80,21 +85,31 @@ class CellHooks:
         With `with_kwargs`: ``hook_fn(cell, args, kwargs, output)``. With `always_call` it runs, with None, when
         `construct` raises too. TypeError unless callable.
         """
-        return _add(self._forward_hooks, _ForwardHook(_checked(hook_fn), with_kwargs, always_call), prepend)
+        return self._add(self._forward_hooks, _ForwardHook(_checked(hook_fn), with_kwargs, always_call), prepend)
 
     def register_backward_hook(self, hook_fn: Hook) -> HookHandle:
-        """``hook_fn(cell, grad_input, grad_output)`` for when gradients pass. TypeError unless callable."""
-        return _add(self._backward_hooks, _checked(hook_fn))
+        """``hook_fn(cell, grad_input, grad_output)`` runs when a gradient has passed. TypeError unless callable.
+
+        Both are tuples of Tensors, one for each input and output. What it returns, unless None, replaces `grad_input`.
+        """
+        return self._add(self._backward_hooks, _checked(hook_fn))
 
     def register_backward_pre_hook(self, hook_fn: Hook) -> HookHandle:
-        """``hook_fn(cell, grad_output)`` for before gradients pass. TypeError unless callable."""
-        return _add(self._backward_pre_hooks, _checked(hook_fn))
+        """``hook_fn(cell, grad_output)`` runs before a gradient passes the Cell. TypeError unless callable.
+
+        What it returns, unless None, replaces `grad_output`, a tuple of Tensors.
+        """
+        return self._add(self._backward_pre_hooks, _checked(hook_fn))
+
+    def _add(self, hooks: OrderedDict[int, T], hook: T, prepend: bool = False) -> HookHandle:
+        self.__dict__["_hooked"] = True
+        return _add(hooks, hook, prepend)
 
     def _run_with_hooks(self, run: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for hook in tuple(self._forward_pre_hooks.values()):
             args, kwargs = _replaced_arguments(self, hook, args, kwargs)
         try:
-            output = run(*args, **kwargs)
+            output = self._run_for_gradients(run, args, kwargs)
         except Exception:
             self._run_always_called(args, kwargs)
             raise
@@ -102,6 +117,18 @@ class CellHooks:
             changed = _after(self, hook, args, kwargs, output)
             output = output if changed is None else changed
         return output
+
+    def _run_for_gradients(self, run: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        backward = self._backward_hooks or self._backward_pre_hooks or hasattr(type(self), "bprop")
+        if not backward or not any(map(is_recorded, (*args, *kwargs.values(), *self._own_parameters()))):
+            return run(*args, **kwargs)
+        from ..autograd.cells import run_cell
+
+        return run_cell(self, run, args, kwargs)
+
+    def _own_parameters(self) -> Iterable[Any]:
+        """The Parameters below, which may be what a gradient is computed by."""
+        raise NotImplementedError("Cell provides this")
 
     def _run_always_called(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         for hook in tuple(self._forward_hooks.values()):

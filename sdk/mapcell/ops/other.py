@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from ..common.tensor import Tensor
+from ..common.tensor import Tensor, detached
 from ._call import array
 
 T = TypeVar("T")
@@ -19,8 +19,8 @@ def identity(x: T) -> T:
 
 
 def stop_gradient(value: T) -> T:
-    """`value` itself; without gradients there is nothing to stop."""
-    return value
+    """`value`, as a constant when a gradient is computed."""
+    return detached(value) if isinstance(value, Tensor) else value  # type: ignore[return-value]
 
 
 def depend(value: T, expr: object) -> T:
