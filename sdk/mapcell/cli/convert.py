@@ -14,6 +14,7 @@ from . import output
 from .asking import as_json
 from .files import opened
 from .loading import dtype_code
+from .secrets import decryption, takes_key
 
 _SHOWN = 5
 
@@ -74,20 +75,30 @@ def _destination(_context: click.Context, _parameter: click.Parameter, path: str
 )
 @click.option("--prefix", default="", metavar="P", help="Only tensors whose names start so, which is cut off first.")
 @click.option("--dtype", callback=dtype_code, metavar="D", help="Cast floating tensors; quantised ones become floats.")
+@takes_key
 @as_json
 def convert(
-    source: str, dest: str, align: int, rules: list[tuple[str, str]], prefix: str, dtype: str, as_json: bool
+    source: str,
+    dest: str,
+    align: int,
+    rules: list[tuple[str, str]],
+    prefix: str,
+    dtype: str,
+    dec_key_file: str | None,
+    dec_mode: str | None,
+    as_json: bool,
 ) -> None:
     """Writes the checkpoint SOURCE to the file DEST, whose suffix says the format: .safetensors, .ckpt or .npz.
 
     SOURCE is anything that can be read, a folder or an index too. DEST is complete or not there; an old one stays until
-    then. Needs no daemon.
+    then. What was encrypted is written in the clear. Needs no daemon.
     """
     from mapcell_formats import convert as converting
 
     began = time.monotonic()
     path = os.path.abspath(os.path.expanduser(dest))
-    with opened(os.path.abspath(os.path.expanduser(source))) as (_, checkpoint):
+    how = decryption(dec_key_file, dec_mode)
+    with opened(os.path.abspath(os.path.expanduser(source)), how) as (_, checkpoint):
         done = converting.convert(checkpoint, path, align=align, dtype=dtype or None, prefix=prefix, rename=rules)
     if done.left_out:
         names = ", ".join(done.left_out[:_SHOWN]) + (" ..." if len(done.left_out) > _SHOWN else "")

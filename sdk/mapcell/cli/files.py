@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mapcell_formats.errors import FormatError
+
 from . import output
 from .asking import as_json
 from .output import Column
+from .secrets import Decryption, decryption, encryption, takes_key
 
 if TYPE_CHECKING:
     from mapcell_formats.checkpoint import Checkpoint, SourceTensor
@@ -20,17 +23,22 @@ if TYPE_CHECKING:
 
 # A chat template or a licence would fill the screen.
 _LONG_TEXT = 200
+_PLAIN = Decryption()
 
 
 @contextmanager
-def opened(path: str) -> Iterator[tuple[Sequence[FileSource], Checkpoint]]:
+def opened(path: str, how: Decryption = _PLAIN) -> Iterator[tuple[Sequence[FileSource], Checkpoint]]:
     """The files of the checkpoint at `path`, and what is in them. NotFound, AccessDenied or FormatError."""
     from mapcell.opening import open_sources
     from mapcell_formats.detect import read_checkpoint
 
+    key = how.key()
     sources = open_sources(path)
     try:
-        yield sources, read_checkpoint(sources)
+        mode = encryption(sources)
+        if mode and key is None:
+            raise FormatError(f"is encrypted with {mode}", path=path, expected="--dec-key-file FILE with its key")
+        yield sources, read_checkpoint(sources, key=key, mode=how.mode or mode)
     finally:
         for source in sources:
             source.close()
@@ -39,8 +47,9 @@ def opened(path: str) -> Iterator[tuple[Sequence[FileSource], Checkpoint]]:
 @click.command()
 @click.argument("file")
 @click.option("--all", "everything", is_flag=True, help="Show every tensor, however many there are.")
+@takes_key
 @as_json
-def inspect(file: str, everything: bool, as_json: bool) -> None:
+def inspect(file: str, everything: bool, dec_key_file: str | None, dec_mode: str | None, as_json: bool) -> None:
     """Shows what is in the checkpoint FILE: its format, strings and tensors, and whether it can be mapped.
 
     FILE may also be the index of several files, or their folder. Only headers are read.
@@ -48,7 +57,7 @@ def inspect(file: str, everything: bool, as_json: bool) -> None:
     import os
 
     path = os.path.abspath(os.path.expanduser(file))
-    with opened(path) as (_, checkpoint):
+    with opened(path, decryption(dec_key_file, dec_mode)) as (_, checkpoint):
         document = describe(path, checkpoint)
     if as_json:
         output.emit(document)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mapcell_formats.errors import NotFound
+from mapcell_formats.errors import NotFound, UnsupportedFormat
 
 from . import output
 from .asking import as_json, ask, complete_models, models
 from .planning import foresee
+from .secrets import encryption
 from .targets import File, Known, Wish, locate
 
 if TYPE_CHECKING:
@@ -83,10 +84,30 @@ def load(
     figures = ask(GetStatus())
     wish = Wish(name, tag, residence, dtype, pin, wait)
     target = locate(source, wish)
+    if isinstance(target, File):
+        _refuse_encrypted(target.path)
     if dry_run:
         foresee(target, wish, figures, as_json)
     else:
         _load(target, wish, as_json)
+
+
+def _refuse_encrypted(path: str) -> None:
+    from mapcell.opening import open_sources
+
+    sources = open_sources(path)
+    try:
+        mode = encryption(sources)
+    finally:
+        for source in sources:
+            source.close()
+    if mode:
+        raise UnsupportedFormat(
+            f"is encrypted with {mode}, and the daemon takes no keys: they stay in the processes that have them. Each "
+            "worker can open it with load_checkpoint(path, dec_key=..., dec_mode=...); to share it, write it in the "
+            "clear with `mapcell convert --dec-key-file FILE` and load that",
+            path=path,
+        )
 
 
 def _load(target: Known | File, wish: Wish, as_json: bool) -> None:

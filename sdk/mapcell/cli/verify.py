@@ -16,6 +16,7 @@ from . import output
 from .asking import as_json, ask, complete_models, model_name
 from .files import opened
 from .output import Column
+from .secrets import Decryption, decryption, takes_key
 
 if TYPE_CHECKING:
     from mapcell.weights import Weights
@@ -66,19 +67,32 @@ def _expected(_context: click.Context, _parameter: click.Parameter, text: str | 
     metavar="DIGEST",
     help="Fail unless the digest is this one: blake3:... or sha256:... Without either word it is what the others say.",
 )
+@takes_key
 @as_json
-def verify(source: str, each: bool, nans: bool, sha256: bool, expect: _Expected, as_json: bool) -> None:
+def verify(
+    source: str,
+    each: bool,
+    nans: bool,
+    sha256: bool,
+    expect: _Expected,
+    dec_key_file: str | None,
+    dec_mode: str | None,
+    as_json: bool,
+) -> None:
     """Reads every byte of a checkpoint and says its digest, which is the version that the daemon gives it when sealed.
 
     A file needs no daemon. Of a model that the daemon holds, the bytes that it lends are compared with the digests that
     were taken when they were staged.
     """
     began = time.monotonic()
+    how = decryption(dec_key_file, dec_mode)
     sha256 = sha256 or expect.algorithm == "sha256"
     if _is_file(source):
-        version, result = _verify_file(os.path.abspath(os.path.expanduser(source)), nans, sha256)
+        version, result = _verify_file(os.path.abspath(os.path.expanduser(source)), nans, sha256, how)
     elif sha256:
         raise click.UsageError("--sha256 is of a file: name one")
+    elif how.key_file is not None:
+        raise click.UsageError("--dec-key-file is of a file: name one")
     else:
         version, result = _verify_name(model_name(source), nans)
     faults = (*result.faults, *_unexpected(expect, result))
@@ -106,10 +120,10 @@ def _is_file(source: str) -> bool:
     return False
 
 
-def _verify_file(path: str, nans: bool, sha256: bool) -> tuple[str, _Result]:
+def _verify_file(path: str, nans: bool, sha256: bool, how: Decryption) -> tuple[str, _Result]:
     from mapcell_formats import verify as verifying
 
-    with opened(path) as (sources, checkpoint):
+    with opened(path, how) as (sources, checkpoint):
         if sha256 and len(sources) > 1:
             raise click.UsageError(f"--sha256 is of a single file, and {path} has {len(sources)}: name one")
         report = verifying.examine(checkpoint, nans=nans)
