@@ -22,6 +22,8 @@ _UCRED = struct.Struct("iII")
 _SO_PEERGROUPS = 59
 # More supplementary groups than this are cut off by no system in use (NGROUPS_MAX is 65,536).
 _MAX_GROUPS = 65_536
+# socket.getsockopt asks for no longer answers: enough for 256 groups.
+_PYTHONS_LIMIT = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +39,22 @@ class Credentials:
 def credentials(sock: socket.socket) -> Credentials:
     """Who connected `sock`, supplementary groups included."""
     pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return Credentials(pid, uid, gid, _peer_groups(sock) | {gid})
+
+
+def _peer_groups(sock: socket.socket) -> frozenset[int]:
     try:
-        raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * 64)
-    except OSError:
-        try:
-            raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * _MAX_GROUPS)
-        except OSError:
-            raw = b""
-    return Credentials(pid, uid, gid, frozenset(array.array("I", raw)) | {gid})
+        return frozenset(array.array("I", sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _PYTHONS_LIMIT)))
+    except OSError as exc:
+        if exc.errno != errno.ERANGE:
+            return frozenset()
+    many = array.array("I", bytes(4 * _MAX_GROUPS))
+    length = ctypes.c_uint(4 * _MAX_GROUPS)
+    address, _ = many.buffer_info()
+    status = ctypes.CDLL(None).getsockopt(
+        sock.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, ctypes.c_void_p(address), ctypes.byref(length)
+    )
+    return frozenset(many[: length.value // 4]) if status == 0 else frozenset()
 
 
 def supplementary_groups(pid: int, uid: int) -> frozenset[int]:

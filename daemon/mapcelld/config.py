@@ -65,6 +65,15 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True)
+class Metrics:
+    """Where figures go: a file, a socket (its name in the runtime folder, or its path), a loopback address and port."""
+
+    textfile: str = ""
+    socket: str = ""
+    listen: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that can be configured. `budget` in bytes of sealed memory."""
 
@@ -78,6 +87,7 @@ class Config:
     allow: Principals | None = None
     operators: Principals = field(default_factory=lambda: Principals(frozenset({0, os.geteuid()})))
     quota: Quota = field(default_factory=Quota)
+    metrics: Metrics = field(default_factory=Metrics)
     log_level: str = "INFO"
 
     def model(self, name: str) -> ModelConfig | None:

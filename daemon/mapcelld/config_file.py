@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import ipaddress
 import os
 import pwd
 import re
@@ -21,11 +22,13 @@ from mapcelld.config import (
     RESIDENCES,
     Config,
     ConfigError,
+    Metrics,
     ModelConfig,
     Principals,
     Quota,
     default_budget,
 )
+from mapcelld.runtime import CONTROL, HANDLES, LOCK
 
 _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 _UNITS |= {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -105,6 +108,7 @@ def _whole(raw: Mapping[str, Any], config: Config) -> Config:
         "drop_cache": lambda v: _boolean(v, "drop_cache"),
         "roots": lambda v: tuple(_absolute(r, "roots") for r in _strings(v, "roots")),
         "quota": lambda v: _quota(v, config.quota),
+        "metrics": _metrics,
     }
     _check_keys(raw, (*parsers, "allow", "model"), "")
     changes = {key: parse(raw[key]) for key, parse in parsers.items() if key in raw}
@@ -130,6 +134,41 @@ def _allow(raw: Any) -> dict[str, Any]:
 def _quota(raw: Any, quota: Quota) -> Quota:
     _check_keys(raw, tuple(f.name for f in fields(Quota)), "quota.")
     return replace(quota, **{k: (_size if k == "staged" else _count)(v, f"quota.{k}") for k, v in raw.items()})
+
+
+def _metrics(raw: Any) -> Metrics:
+    parsers: dict[str, Callable[[Any], Any]] = {
+        "textfile": lambda v: _absolute(v, "metrics.textfile"),
+        "socket": _metrics_socket,
+        "listen": _loopback,
+    }
+    _check_keys(raw, tuple(parsers), "metrics.")
+    return Metrics(**{key: parsers[key](value) for key, value in raw.items()})
+
+
+def _metrics_socket(value: Any) -> str:
+    if isinstance(value, str) and value and "/" not in value and value not in (".", "..", LOCK, CONTROL, HANDLES):
+        return value
+    if isinstance(value, str) and value.startswith("/"):
+        return os.path.normpath(value)
+    raise _Fault("socket", f'metrics.socket = {value!r}: say a name in the runtime folder ("metrics.sock") or a path')
+
+
+def _loopback(value: Any) -> tuple[str, int]:
+    host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    if not colon or not (port.isascii() and port.isdecimal()) or not 0 < int(port) < 1 << 16:
+        raise _Fault("listen", f'metrics.listen = {value!r}: say an address and a port, "127.0.0.1:9464"')
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host.strip("[]"))
+    except ValueError:
+        raise _Fault("listen", f"metrics.listen: {host!r} is no address; say 127.0.0.1 or [::1]") from None
+    if not address.is_loopback:
+        raise _Fault(
+            "listen",
+            f"metrics.listen: {host} is no loopback address, and nothing listens for other hosts; let a "
+            "scraper on this one collect the figures from 127.0.0.1 or [::1]",
+        )
+    return str(address), int(port)
 
 
 def _models(raw: Any, residence: str) -> tuple[ModelConfig, ...]:

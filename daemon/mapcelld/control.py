@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,6 +67,7 @@ class ControlDesk:
         self._admit = admit
         self._now = now
         self._subscriptions: dict[bytes, _Subscription] = {}
+        self.refusals: Counter[str] = Counter()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._router = self._context.socket(zmq.ROUTER)
         for option, value in (
@@ -187,11 +189,13 @@ class ControlDesk:
             number = exc.details.get("request")
             request = number if isinstance(number, int) and isinstance(exc, ProtocolError) else request
             payload = wire.encode(Refused.of(exc), request)
+            self.refusals[exc.code] += 1
         # The boundary of one request: a bug that it meets costs its sender an error, and nobody else anything.
         except Exception:
             log.exception("a request failed")
             error = MapcellError("the daemon failed on this request; its log says why")
             payload = wire.encode(Refused.of(error), request)
+            self.refusals[error.code] += 1
         self._send(identity, payload)
 
     def _subscribe(self, identity: bytes, peer: Credentials, name: str) -> None:
@@ -202,6 +206,9 @@ class ControlDesk:
         self._subscriptions[identity] = _Subscription(peer, name, self._now() + SUBSCRIPTION_SECONDS, number)
 
     def _send(self, identity: bytes, payload: bytes) -> None:
+        # Has libzmq look at who has read what, which it does once a millisecond otherwise: what a quick client has read
+        # would count as unread, and its next answer be dropped at the high-water mark.
+        self._router.getsockopt(zmq.EVENTS)
         try:
             self._router.send_multipart([identity, payload], zmq.NOBLOCK)
         except zmq.Again:

@@ -23,6 +23,7 @@ from mapcell_formats.errors import MapcellError, ProtocolError
 from mapcell_formats.messages import Grant, Progress, Refused, Selection
 from mapcelld import channel
 from mapcelld.channel import Credentials
+from mapcelld.figures import Histogram
 from mapcelld.leases import Lease
 from mapcelld.registry import Version
 from mapcelld.staging import Intent, Plan
@@ -140,6 +141,8 @@ class HandleDesk:
         self._connections: dict[Connection, None] = {}
         self._per_uid: Counter[int] = Counter()
         self._unread: dict[Connection, float] = {}
+        self.refusals: Counter[str] = Counter()
+        self.attaches = Histogram()
         self._listener = socket.socket(fileno=inherited) if inherited is not None else _bound(path)
         self._listener.setblocking(False)
 
@@ -178,6 +181,7 @@ class HandleDesk:
                 grant = Grant(name, version.id, version.manifest.nbytes, tuple(s.nbytes for s in version.segments))
                 channel.send(connection.sock, wire.encode(grant), fds)
             self._unread[connection] = self._now()
+            self.attaches.observe(self._now() - connection.since)
             self.watch(connection)
         except MapcellError as exc:
             self.refuse(connection, exc)
@@ -188,6 +192,7 @@ class HandleDesk:
     def refuse(self, connection: Connection, error: MapcellError) -> None:
         """Says why, and lets the client go."""
         if connection in self._connections:
+            self.refusals[error.code] += 1
             with contextlib.suppress(OSError):
                 channel.send(connection.sock, wire.encode(Refused.of(error)))
             self.drop(connection)

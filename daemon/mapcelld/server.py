@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Mapping
 
 from mapcell_formats.errors import MapcellError
-from mapcelld import memory, runtime
+from mapcelld import memory, metrics, runtime
 from mapcelld.config import Config
+from mapcelld.exporter import Exporter
 from mapcelld.headroom import LOOK_SECONDS
 from mapcelld.manager import Manager
 from mapcelld.runtime import RuntimeFolder
@@ -39,9 +40,11 @@ def serve(config: Config, environment: Mapping[str, str], reread: Callable[[], C
 async def _serve(config: Config, folder: RuntimeFolder, reread: Callable[[], Config], manager: Manager) -> None:
     stop = asyncio.Event()
     service = Service(config, folder, memory.available, manager)
-    _on_signals(stop, lambda: _reload(service, reread, manager))
+    exporter = Exporter(config.metrics, folder.path, lambda: metrics.render(service.statistics()))
+    _on_signals(stop, lambda: _reload(service, config, reread, manager))
     try:
         await service.open()
+        await exporter.open()
         regular = [
             asyncio.create_task(_every(SWEEP_SECONDS, service.sweep)),
             asyncio.create_task(_every(LOOK_SECONDS, service.look)),
@@ -60,6 +63,7 @@ async def _serve(config: Config, folder: RuntimeFolder, reread: Callable[[], Con
         for task in regular:
             task.cancel()
     finally:
+        await exporter.close()
         await service.close()
 
 
@@ -73,11 +77,14 @@ async def _every(seconds: float, work: Callable[[], None]) -> None:
             log.exception("housekeeping failed")
 
 
-def _reload(service: Service, reread: Callable[[], Config], manager: Manager) -> None:
+def _reload(service: Service, began: Config, reread: Callable[[], Config], manager: Manager) -> None:
     manager.tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
     try:
-        service.configure(reread())
+        fresh = reread()
+        service.configure(fresh)
         log.info("reloaded")
+        if fresh.metrics != began.metrics:
+            log.warning("not reloaded: key=metrics; it takes effect with the next start (systemctl restart mapcelld)")
     except MapcellError as exc:
         log.error("not reloaded: %s", exc)
     manager.tell("READY=1")

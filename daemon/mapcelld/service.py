@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version as installed_version
 
 from mapcell_formats.errors import MapcellError, NotFound
 from mapcell_formats.messages import Event, Progress, Selection
@@ -20,11 +23,13 @@ from mapcelld.access import Access
 from mapcelld.channel import Credentials, supplementary_groups
 from mapcelld.config import Config
 from mapcelld.control import ControlDesk
+from mapcelld.figures import Statistics
 from mapcelld.handles import Connection, HandleDesk, Right
 from mapcelld.headroom import Growth, Headroom, descriptors
 from mapcelld.holdings import Holdings
 from mapcelld.leases import Lease
 from mapcelld.manager import Manager
+from mapcelld.metrics import PRIVATE
 from mapcelld.registry import Model, Version
 from mapcelld.requests import Requests
 from mapcelld.runtime import RuntimeFolder
@@ -51,6 +56,8 @@ class Service:
         self._config = config
         self._store = Store(manager)
         self._sync_due = False
+        self._started = time.time()
+        self._manager = manager
         self._access = Access(config)
         growth = Growth(self.look)
         self._tickets: Tickets[Right] = Tickets()
@@ -135,6 +142,35 @@ class Service:
         await self._stagers.close()
         self._holdings.close()
 
+    def statistics(self) -> Statistics:
+        """Everything that is counted, at this moment."""
+        held, registry = self._holdings, self._holdings.registry
+        return Statistics(
+            version=installed_version("mapcell"),
+            started=self._started,
+            budget=self._config.budget,
+            models=len(registry.models),
+            versions=Counter((v.residence, v.state.value) for v in registry.versions.values()),
+            held={"sealed": registry.sealed_bytes(), "mapped": registry.mapped_bytes()},
+            lingering=held.in_use() - registry.sealed_bytes(),
+            leases=Counter((self._public(lease.name), lease.holder.uid) for lease in held.leases),
+            connections=len(self._handles),
+            subscriptions=self._control.subscribers(),
+            descriptors=descriptors(),
+            descriptor_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            staging=len(self._staging),
+            attaches=self._handles.attaches.statistics(),
+            stagings=self._staging.stagings.statistics(),
+            read=self._staging.bytes_read,
+            published=held.published,
+            evictions=held.evicted,
+            refusals=self._handles.refusals + self._control.refusals,
+            restarts=self._store.restarts,
+            adopted=self.adopted,
+            stored=self._store.stored(),
+            store_limit=self._manager.store_limit,
+        )
+
     # --- what the handle channel asks (handles.Rules) ---------------------------------------------------------------
 
     def admit(self, who: Credentials) -> None:
@@ -191,6 +227,14 @@ class Service:
             who = replace(who, groups=who.groups | supplementary_groups(who.pid, who.uid))
         self._access.admit(who)
         return who
+
+    def _public(self, name: str) -> str:
+        """`name` when everybody may know the model: it is nobody's own, and not kept for some."""
+        model = self._holdings.registry.models.get(name)
+        if model is None or model.owner is not None:
+            return PRIVATE
+        configured = self._config.model(name)
+        return name if configured is None or configured.allow is None else PRIVATE
 
     def _changed(self) -> None:
         # Once for all changes of one turn of the loop.

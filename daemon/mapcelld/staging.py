@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
@@ -17,6 +18,7 @@ from typing import Literal, Protocol, TypeVar
 from mapcell_formats.errors import MapcellError, NotFound, ProtocolError, StagingFailed
 from mapcell_formats.messages import Identified, Job, Manner, Proceed, Progress, Refused, Selection, Sized, Staged
 from mapcelld import channel, memfd
+from mapcelld.figures import Histogram
 from mapcelld.registry import Recipe, State, Version
 from mapcelld.segment import Segment
 from mapcelld.stagers import Stager, Stagers, Told
@@ -90,6 +92,7 @@ class Staging:
     done: int = 0
     total: int = 0
     promised: int = 0
+    since: float = field(default_factory=time.monotonic)
     given_up: bool = False
     connection: int | None = None
     task: asyncio.Task[None] | None = None
@@ -120,6 +123,7 @@ class StagingDesk:
         self._running: dict[Recipe, Staging] = {}
         self._all: dict[Staging, None] = {}
         self.bytes_read = 0
+        self.stagings = Histogram()
 
     def start(self, plan: Plan, uid: int, waiter: Waiter, connection: int | None) -> Staging:
         """Begins `plan` for `waiter`. `connection` (borrowed until the stager has its own) holds an offer's files."""
@@ -231,6 +235,7 @@ class StagingDesk:
         self.bytes_read += staged.read
         staging.promised = 0
         held = self._publish(version, recipe, staging)
+        self.stagings.observe(time.monotonic() - staging.since)
         self._finish(staging, held)
 
     def _report(self, staging: Staging, report: Progress) -> None:

@@ -18,7 +18,7 @@ from mapcelld.registry import Recipe, Registry, Version
 T = TypeVar("T")
 
 # Raised whenever a record changes. An older or newer state is dropped: checkpoints are still on the disk.
-SCHEMA = 1
+SCHEMA = 2
 MAX_STATE_BYTES = 64 << 20
 
 
@@ -61,13 +61,14 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All of them."""
+    """All of them, and how many daemons were followed by another so far."""
 
     versions: tuple[VersionRecord, ...]
     models: tuple[ModelRecord, ...]
+    restarts: int = 0
 
 
-def of(registry: Registry, manifest_digest: Any) -> State:
+def of(registry: Registry, manifest_digest: Any, restarts: int = 0) -> State:
     """The state of `registry`; `manifest_digest(version)` is the blake3 of its manifest's bytes."""
     return State(
         tuple(_version(v, manifest_digest(v)) for v in registry.versions.values()),
@@ -75,6 +76,7 @@ def of(registry: Registry, manifest_digest: Any) -> State:
             ModelRecord(m.name, m.owner, m.source, tuple(m.versions), tuple(m.derived), dict(m.bases), dict(m.tags))
             for m in registry.models.values()
         ),
+        restarts,
     )
 
 
@@ -94,12 +96,15 @@ def decode(data: bytes) -> State:
         if blake3(body).digest() != digest:
             raise StateError("its digest does not fit its bytes")
         raw = msgpack.unpackb(body)
+        if not _fits(raw["restarts"], "int"):
+            raise StateError(f"it was restarted {raw['restarts']!r:.40} times")
         return State(
             tuple(_version_record(v) for v in raw["versions"]),
             tuple(
                 _checked(ModelRecord(**{**m, "versions": tuple(m["versions"]), "derived": tuple(m["derived"])}))
                 for m in raw["models"]
             ),
+            raw["restarts"],
         )
     except StateError:
         raise

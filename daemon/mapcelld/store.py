@@ -33,7 +33,10 @@ _FULL_SHARE = 0.9
 
 
 class Store:
-    """What the manager keeps for this daemon. `sync` after every change; `adopt` once, at the start."""
+    """What the manager keeps for this daemon. `sync` after every change; `adopt` once, at the start.
+
+    `restarts` counts the daemons before this one that left it a state.
+    """
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
@@ -41,11 +44,16 @@ class Store:
         self._digests: dict[str, bytes] = {}
         self._number = 0
         self._warned = False
+        self.restarts = 0
 
     @property
     def on(self) -> bool:
         """Whether there is a store at all."""
         return self._manager.store_limit > 0
+
+    def stored(self) -> int:
+        """Descriptors in the store."""
+        return sum(map(len, self._kept.values())) + (1 if self._number else 0)
 
     def sync(self, registry: Registry) -> None:
         """Brings the store to what `registry` holds."""
@@ -79,6 +87,7 @@ class Store:
         adopted = sum(v.nbytes for v in registry.versions.values())
         if inherited:
             log.info("adopted: versions=%d bytes=%d", len(registry.versions), adopted)
+        if self.on:
             # The state first: a daemon that dies before the rest is thrown out leaves it to the next.
             self._write_state(registry)
         for name, fds in by_name.items():
@@ -109,7 +118,7 @@ class Store:
 
     def _write_state(self, registry: Registry) -> None:
         kept = Registry(registry.models, {i: v for i, v in registry.versions.items() if i in self._kept})
-        data = state.encode(state.of(kept, lambda v: self._digests[v.id]))
+        data = state.encode(state.of(kept, lambda v: self._digests[v.id], self.restarts))
         fd = memfd.sealed_copy("mapcell-state", data)
         try:
             self._manager.keep(f"{_STATE}{self._number + 1}", fd)
@@ -132,6 +141,7 @@ class Store:
     def _adopt_all(self, by_name: dict[str, list[int]], registry: Registry) -> None:
         left = self._newest_state(by_name)
         if left is not None:
+            self.restarts = left.restarts + 1
             for record in left.versions:
                 self._adopt_version(record, by_name, registry)
             _name_models(left, registry)

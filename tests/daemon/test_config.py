@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mapcelld import config_file, memory
-from mapcelld.config import Config, ConfigError, ModelConfig, Principals, Quota, default_budget
+from mapcelld.config import Config, ConfigError, Metrics, ModelConfig, Principals, Quota, default_budget
 from mapcelld.config_file import load, parse_size
 
 FULL = """
@@ -27,6 +27,10 @@ operators = { users = ["7"], groups = ["8"] }
 [quota]
 leases = 3
 staged = "1MiB"
+[metrics]
+textfile = "/var/lib/../lib/m.prom"
+socket = "metrics.sock"
+listen = "[::1]:9464"
 [[model]]
 name = "org/minilm"
 source = "/models/minilm"
@@ -61,6 +65,7 @@ def test_everything(tmp_path: Path) -> None:
         allow=Principals(frozenset({0, 4242}), frozenset({0})),
         operators=Principals(frozenset({7, os.geteuid()}), frozenset({8})),
         quota=Quota(leases=3, staged=1 << 20),
+        metrics=Metrics("/var/lib/m.prom", "metrics.sock", ("::1", 9464)),
         models=(
             ModelConfig(
                 "org/minilm",
@@ -123,6 +128,21 @@ def test_order(tmp_path: Path) -> None:
         ("[allow]\noperators = 3", "allow.operators has to be a table"),
         ("[quota]\nleases = 0", "line 2: quota.leases = 0 has to be a whole number from 1"),
         ("[quota]\nleases = true", "whole number"),
+        ("metrics = 1", "metrics has to be a table"),
+        ("[metrics]\nlisten = 9464", "line 2: metrics.listen = 9464: say an address and a port"),
+        ("[metrics]\nlisten = '127.0.0.1'", 'say an address and a port, "127.0.0.1:9464"'),
+        ("[metrics]\nlisten = '127.0.0.1:70000'", "say an address and a port"),
+        ("[metrics]\nlisten = '127.0.0.1:0'", "say an address and a port"),
+        ("[metrics]\nlisten = '0.0.0.0:9464'", "0.0.0.0 is no loopback address"),
+        ("[metrics]\nlisten = '[::]:9464'", "is no loopback address"),
+        ("[metrics]\nlisten = 'example.org:9464'", "'example.org' is no address"),
+        ("[metrics]\nlisten = ':9464'", "'' is no address"),
+        ("[metrics]\nsocket = '../x'", "line 2: metrics.socket = '../x': say a name in the runtime folder"),
+        ("[metrics]\nsocket = ''", "metrics.socket = ''"),
+        ("[metrics]\nsocket = 'lock'", "metrics.socket = 'lock'"),
+        ("[metrics]\nsocket = 'control.sock'", "metrics.socket = 'control.sock'"),
+        ("[metrics]\ntextfile = 'm.prom'", "'m.prom' is no absolute path"),
+        ("[metrics]\nfile = '/m.prom'", "unknown key metrics.file; did you mean metrics.textfile?"),
         ("model = 3", "line 1: model has to be an array of tables: write [[model]]"),
         ("[model]\nname = 'x'", "write [[model]]"),
         ("model = [1]", "model has to be a table"),

@@ -44,7 +44,7 @@ versions = st.builds(
 names = st.lists(texts, max_size=3).map(tuple)
 pairs = st.dictionaries(texts, texts, max_size=3)
 models = st.builds(ModelRecord, texts, st.none() | st.integers(0, 2**32 - 1), texts, names, names, pairs, pairs)
-states = st.builds(State, st.lists(versions, max_size=3).map(tuple), st.lists(models, max_size=3).map(tuple))
+states = st.builds(State, st.lists(versions, max_size=3).map(tuple), st.lists(models, max_size=3).map(tuple), sizes)
 junk: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | texts | st.binary(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
@@ -116,6 +116,8 @@ def test_truncated_and_flipped(given: State, data: st.DataObject) -> None:
         (packed({"versions": [], "models": []}, "1"), "schema '1'"),
         (bytes(msgpack.packb([state.SCHEMA, bytes(32), b""])), "digest"),
         (packed({"versions": []}), "malformed"),
+        (packed({"versions": [], "models": [], "restarts": -1}), "restarted -1 times"),
+        (packed({"versions": [], "models": [], "restarts": True}), "restarted True times"),
         (packed({"versions": [{}], "models": []}), "malformed"),
         (packed([1, 2]), "malformed"),
         (b"\x93\x01\xc4\x01\x00\xc6\xff\xff\xff\xff", "malformed"),

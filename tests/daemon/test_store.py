@@ -331,6 +331,18 @@ def test_bug_in_adoption_starts_clean(
     assert [name for name, _ in notify.store()] == ["state-2"]
 
 
+def test_restarts_are_counted(notify: NotifySocket) -> None:
+    """Each daemon that finds what one before it left counts one more, with versions or without."""
+    seen = []
+    for _ in range(3):
+        store = Store(notify.manager())
+        inherited = notify.hand_over()
+        store.adopt(inherited, Registry())
+        notify.manager().barrier()
+        seen.append((store.restarts, store.stored(), len(notify.store())))
+    assert seen == [(0, 1, 1), (1, 1, 1), (2, 1, 1)]
+
+
 def test_full_store(notify: NotifySocket, caplog: pytest.LogCaptureFixture) -> None:
     """Before the store is full there is a warning, once; what does not fit is named, and nothing of it is stored."""
     registry = Registry()

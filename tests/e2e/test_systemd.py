@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from support.checkpoints import write_safetensors
 from support.proc import eventually
-from support.service import SERVICE, SOCKETS, InstalledService, finished
+from support.service import ROOT, RUNTIME, SERVICE, SOCKETS, InstalledService, finished
 from support.systemd import INSIDE, needs_systemd
 
 pytestmark = needs_systemd
@@ -72,7 +73,7 @@ def main_process(service: InstalledService) -> str:
 
 
 def test_starts_stops_and_starts_again(service: InstalledService) -> None:
-    """It is active once it answers, stops with exit status 0, and leaves the store empty."""
+    """It is active once it answers, stops with exit status 0, and leaves no store."""
     assert service.sandbox.show(SERVICE, "ActiveState") == "active"
     assert json.loads(service.command("status", "--json"))["pid"] == service.pid()
     service.systemctl("stop", SERVICE)
@@ -268,6 +269,27 @@ def test_left_by_somebody_else(service: InstalledService, left: str, said: str) 
     assert "adopted: versions=0 bytes=0" in service.log()
 
 
+def test_metrics(service: InstalledService) -> None:
+    """With the drop-in for the unit, figures arrive by file, socket and loopback, as a Prometheus parser reads them."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    textfile = "/var/lib/prometheus/node-exporter/mapcell.prom"
+    service.sandbox.run("install", "-d", "-o", "mapcell", str(Path(textfile).parent))
+    service.configure(f'[metrics]\ntextfile = "{textfile}"\nsocket = "m.sock"\nlisten = "127.0.0.1:{port}"\n')
+    service.systemctl("restart", SERVICE)
+    eventually(lambda: service.log().count("not delivered") == 2)
+    service.drop_in("metrics", (ROOT / "systemd/mapcelld-metrics.conf").read_text())
+    try:
+        service.systemctl("restart", SERVICE)
+        eventually(lambda: service.sandbox.run("sh", "-c", f"test -e {textfile} && echo y", check=False) == "y\n")
+        found = service.client("scrape", f"{RUNTIME}/m.sock", f"127.0.0.1:{port}", textfile)
+        assert [f["mapcell_restarts_total"] for f in found] == [2.0] * 3
+        assert [f["mapcell_max_stored_descriptors"] for f in found] == [4096.0] * 3
+    finally:
+        service.drop_in("metrics", "")
+
+
 def test_preload_unit(service: InstalledService, folder: Path) -> None:
     """`mapcell-preload@NAME` brings a configured model in, and fails with the reason when there is none."""
     path = checkpoint(folder, "preload", 10, 1 << 20)
@@ -284,9 +306,8 @@ def test_preload_unit(service: InstalledService, folder: Path) -> None:
 
 def test_uninstall_leaves_nothing(folder: Path, installed: InstalledService) -> None:
     """What install made is gone after uninstall, the user too; changed configuration is kept and named."""
-    root = Path(__file__).parents[2]
     installed.configure("# mine\n")
-    said = installed.sandbox.run(str(root / "systemd/uninstall"))
+    said = installed.sandbox.run(str(ROOT / "systemd/uninstall"))
     assert "/etc/mapcell" in said
     found = installed.sandbox.run(
         "find", "/etc", "/opt", "/run/mapcell", "/usr/local", "-name", "*mapcell*", check=False

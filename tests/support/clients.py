@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
 
 import mapcell
 from mapcell.connection import CONNECTIONS, daemon_status
@@ -189,6 +190,30 @@ def knock_handles() -> dict[str, int]:
     return knock_control()
 
 
+def scrape(unix: str, loopback: str, textfile: str) -> list[dict[str, float]]:
+    """Every sample without labels, as a Prometheus parser reads it from each of the three outputs."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(unix)
+        over_unix = _got(sock)
+    host, _, port = loopback.rpartition(":")
+    with socket.create_connection((host, int(port))) as sock:
+        over_tcp = _got(sock)
+    texts = [over_unix, over_tcp, Path(textfile).read_text()]
+    return [
+        {s.name: s.value for f in text_string_to_metric_families(text) for s in f.samples if not s.labels}
+        for text in texts
+    ]
+
+
+def _got(sock: socket.socket) -> str:
+    sock.settimeout(10)
+    sock.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+    with sock.makefile("rb") as answer:
+        head, _, body = answer.read().decode().partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 200 OK"), head
+    return body
+
+
 def read_by(daemon: int) -> int:
     """Bytes that the daemon and every process that it started have read by system calls so far."""
     found = [daemon, *children(daemon), *(s for c in children(daemon) for s in children(c))]
@@ -218,10 +243,11 @@ def _product(weights: mapcell.Weights, x: Any) -> bytes:
     return bytes((w @ x).tobytes())
 
 
-_PROGRAMS: dict[str, Callable[..., Any]] = {
-    f.__name__: f
-    for f in (load, check, work, attachers, kills, churn, status, drop, outlive, segments, knock_control, knock_handles)
-}
+_KNOWN: tuple[Callable[..., Any], ...] = (
+    *(load, check, drop, status, segments, scrape, outlive),
+    *(work, attachers, kills, churn, knock_control, knock_handles),
+)
+_PROGRAMS = {program.__name__: program for program in _KNOWN}
 
 if __name__ == "__main__":
     print(json.dumps(_PROGRAMS[sys.argv[1]](*sys.argv[2:])))
