@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import array
 import contextlib
+import ctypes
+import errno
 import fcntl
 import os
 import socket

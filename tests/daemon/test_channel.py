@@ -147,3 +147,12 @@ def _as_seen_by_itself() -> list[object]:
 def test_credentials_of_another_user(uid: int) -> None:
     """Ids are unsigned: those above 2^31 are not negative."""
     assert as_user(uid, _as_seen_by_itself) == [uid, uid, [uid]]
+
+
+@needs_root
+@pytest.mark.parametrize("count", [1, 64, 65, 256, 257, 65_536])
+def test_many_groups(count: int) -> None:
+    """Every supplementary group of a peer counts, up to as many as Linux lets a process have (NGROUPS_MAX)."""
+    groups = range(100_000, 100_000 + count)
+    seen = as_user(OTHER_UID, lambda: _as_seen_by_itself()[2], groups)
+    assert seen == [OTHER_UID, *groups]
