@@ -6,71 +6,39 @@ ours: ``attach``, ``bind``, ``safe_open``.
 
 from __future__ import annotations
 
-import sys as _sys
+from ._lazy import exports
 
-from mapcell_formats.errors import AccessDenied as AccessDenied
-from mapcell_formats.errors import BindError as BindError
-from mapcell_formats.errors import BudgetExceeded as BudgetExceeded
-from mapcell_formats.errors import DaemonUnavailable as DaemonUnavailable
-from mapcell_formats.errors import FormatError as FormatError
-from mapcell_formats.errors import MapcellError as MapcellError
-from mapcell_formats.errors import NotFound as NotFound
-from mapcell_formats.errors import ProtocolError as ProtocolError
-from mapcell_formats.errors import StagingFailed as StagingFailed
-from mapcell_formats.errors import UnsupportedFormat as UnsupportedFormat
-
-from . import context as context
-from . import nn as nn
-from . import ops as ops
-from .attaching import attach as attach
-from .binding import bind as bind
-from .common import dtype as dtype
-from .common.dtype import dtype_to_nptype as dtype_to_nptype
-from .common.dtype import dtype_to_pytype as dtype_to_pytype
-from .common.dtype import pytype_to_dtype as pytype_to_dtype
-from .common.initializer import Initializer as Initializer
-from .common.parameter import Parameter as Parameter
-from .common.parameter import ParameterTuple as ParameterTuple
-from .common.seed import get_seed as get_seed
-from .common.seed import set_seed as set_seed
-from .common.tensor import Tensor as Tensor
-from .common.tensor import from_dlpack as from_dlpack
-from .common.tensor import is_tensor as is_tensor
-from .common.tensor import tensor as tensor
-from .connection import daemon_status as daemon_status
-from .connection import disconnect as disconnect
-from .context import GRAPH_MODE as GRAPH_MODE
-from .context import PYNATIVE_MODE as PYNATIVE_MODE
-from .context import JitConfig as JitConfig
-from .context import get_context as get_context
-from .context import jit as jit
-from .context import jit_class as jit_class
-from .context import lazy_inline as lazy_inline
-from .context import ms_function as ms_function
-from .context import reset_auto_parallel_context as reset_auto_parallel_context
-from .context import set_auto_parallel_context as set_auto_parallel_context
-from .context import set_context as set_context
-from .context import set_device as set_device
-from .safe_open import safe_open as safe_open
-from .train.serialization import ckpt_to_safetensors as ckpt_to_safetensors
-from .train.serialization import load_checkpoint as load_checkpoint
-from .train.serialization import load_checkpoint_async as load_checkpoint_async
-from .train.serialization import load_param_into_net as load_param_into_net
-from .train.serialization import load_segmented_checkpoints as load_segmented_checkpoints
-from .train.serialization import safetensors_to_ckpt as safetensors_to_ckpt
-from .train.serialization import save_checkpoint as save_checkpoint
-from .watching import watch as watch
-from .weights import Weights as Weights
-
-from_numpy = Tensor.from_numpy
-
-bool_ = dtype.bool_
-int8, int16, int32, int64 = dtype.int8, dtype.int16, dtype.int32, dtype.int64
-uint8, uint16, uint32, uint64 = dtype.uint8, dtype.uint16, dtype.uint32, dtype.uint64
-float16, float32, float64, bfloat16 = dtype.float16, dtype.float32, dtype.float64, dtype.bfloat16
-float8_e4m3fn, float8_e5m2 = dtype.float8_e4m3fn, dtype.float8_e5m2
-complex64, complex128 = dtype.complex64, dtype.complex128
-byte, half, single, double = dtype.byte, dtype.half, dtype.single, dtype.double
-
-# `import mapcell.dtype` names the same module as `mapcell.common.dtype`: a dtype exists once.
-_sys.modules[f"{__name__}.dtype"] = dtype
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "mapcell_formats.errors": (
+            "AccessDenied BindError BudgetExceeded DaemonUnavailable FormatError GradientUnavailable MapcellError "
+            "NotFound ProtocolError StagingFailed UnsupportedFormat"
+        ),
+        ".": "autograd common context nn ops train",
+        ".attaching": "attach",
+        ".autograd": "get_grad grad value_and_grad",
+        ".binding": "bind",
+        ".common": "dtype",
+        ".common.dtype": (
+            "bfloat16 bool_ byte complex128 complex64 double dtype_to_nptype dtype_to_pytype float16 float32 float64 "
+            "float8_e4m3fn float8_e5m2 half int16 int32 int64 int8 pytype_to_dtype single uint16 uint32 uint64 uint8"
+        ),
+        ".common.initializer": "Initializer",
+        ".common.parameter": "Parameter ParameterTuple",
+        ".common.seed": "get_seed set_seed",
+        ".common.tensor": "from_dlpack from_numpy is_tensor Tensor tensor",
+        ".connection": "daemon_status disconnect",
+        ".context": (
+            "get_context GRAPH_MODE jit jit_class JitConfig lazy_inline ms_function PYNATIVE_MODE "
+            "reset_auto_parallel_context set_auto_parallel_context set_context set_device"
+        ),
+        ".tensor_file": "safe_open",
+        ".train.serialization": (
+            "ckpt_to_safetensors load_checkpoint load_checkpoint_async load_param_into_net load_segmented_checkpoints "
+            "safetensors_to_ckpt save_checkpoint"
+        ),
+        ".watching": "watch",
+        ".weights": "Weights",
+    },
+)

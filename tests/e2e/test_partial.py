@@ -12,7 +12,7 @@ import pytest
 
 from mapcell.attaching import attach
 from mapcell.connection import daemon_status
-from mapcell.safe_open import safe_open
+from mapcell.tensor_file import safe_open
 from mapcell_formats.errors import BindError, NotFound
 from support.checkpoints import write_safetensors
 from support.daemon import DaemonProcess

@@ -24,7 +24,8 @@ from ..storage import (
     operand_of,
 )
 from .core import TensorCore, numpy_dtype_of, operand, required_operand, sequence_array
-from .dtype import Type, check, from_numpy
+from .dtype import Type, check
+from .dtype import from_numpy as dtype_of
 from .tensor_convert import TensorConvert
 from .tensor_math import TensorMath
 from .tensor_ops import TensorOps
@@ -121,7 +122,7 @@ class Tensor(TensorMath, TensorShape, TensorReduce, TensorOps, TensorConvert):
         """A Tensor that shares the elements of `array`. TypeError unless it is an ndarray of a known type."""
         if not isinstance(array, np.ndarray):
             raise TypeError(f"from_numpy: expected an ndarray, not {type(array).__name__}")
-        from_numpy(array.dtype)
+        dtype_of(array.dtype)
         return wrap(array)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
@@ -325,6 +326,11 @@ def from_dlpack(source: Any) -> Tensor:
     return wrap(np.from_dlpack(source))
 
 
+def from_numpy(array: Array) -> Tensor:
+    """A Tensor that shares the elements of `array`. TypeError unless it is an ndarray of a known type."""
+    return Tensor.from_numpy(array)
+
+
 def is_tensor(obj: object) -> bool:
     """Whether `obj` is a Tensor (Parameters are)."""
     return isinstance(obj, Tensor)
@@ -350,7 +356,7 @@ def _array_from(data: Any) -> Array:
         array = np.array(data, order="C", subok=False)
         if array.dtype.byteorder == ">":
             array = array.astype(array.dtype.newbyteorder("="))
-        from_numpy(array.dtype)
+        dtype_of(array.dtype)
         return array
     if isinstance(data, bool | int | complex):
         return np.array(data)

@@ -2,141 +2,48 @@
 
 from __future__ import annotations
 
-from .activation import CELU as CELU
-from .activation import ELU as ELU
-from .activation import GELU as GELU
-from .activation import GLU as GLU
-from .activation import FastGelu as FastGelu
-from .activation import Hardtanh as Hardtanh
-from .activation import HShrink as HShrink
-from .activation import HSigmoid as HSigmoid
-from .activation import HSwish as HSwish
-from .activation import LeakyReLU as LeakyReLU
-from .activation import LogSigmoid as LogSigmoid
-from .activation import LogSoftmax as LogSoftmax
-from .activation import Mish as Mish
-from .activation import PReLU as PReLU
-from .activation import ReLU as ReLU
-from .activation import ReLU6 as ReLU6
-from .activation import RReLU as RReLU
-from .activation import SeLU as SeLU
-from .activation import Sigmoid as Sigmoid
-from .activation import SiLU as SiLU
-from .activation import Softmax as Softmax
-from .activation import Softmax2d as Softmax2d
-from .activation import Softmin as Softmin
-from .activation import SoftShrink as SoftShrink
-from .activation import Softsign as Softsign
-from .activation import Tanh as Tanh
-from .activation import Tanhshrink as Tanhshrink
-from .activation import Threshold as Threshold
-from .activation import get_activation as get_activation
-from .attention import MultiheadAttention as MultiheadAttention
-from .basic import ChannelShuffle as ChannelShuffle
-from .basic import ClipByNorm as ClipByNorm
-from .basic import Dropout as Dropout
-from .basic import Dropout1d as Dropout1d
-from .basic import Dropout2d as Dropout2d
-from .basic import Dropout3d as Dropout3d
-from .basic import Flatten as Flatten
-from .basic import Identity as Identity
-from .basic import L1Regularizer as L1Regularizer
-from .basic import Moments as Moments
-from .basic import Norm as Norm
-from .basic import OneHot as OneHot
-from .basic import PixelShuffle as PixelShuffle
-from .basic import PixelUnshuffle as PixelUnshuffle
-from .basic import Range as Range
-from .basic import ReduceLogSumExp as ReduceLogSumExp
-from .basic import Roll as Roll
-from .basic import Tril as Tril
-from .basic import Triu as Triu
-from .basic import Unflatten as Unflatten
-from .basic import Upsample as Upsample
-from .buffer import Buffer as Buffer
-from .cell import Cell as Cell
-from .containers import CellDict as CellDict
-from .containers import CellList as CellList
-from .containers import SequentialCell as SequentialCell
-from .conv import Conv1d as Conv1d
-from .conv import Conv1dTranspose as Conv1dTranspose
-from .conv import Conv2d as Conv2d
-from .conv import Conv2dTranspose as Conv2dTranspose
-from .conv import Conv3d as Conv3d
-from .conv import Conv3dTranspose as Conv3dTranspose
-from .dense import BiDense as BiDense
-from .dense import Dense as Dense
-from .dense import MatMul as MatMul
-from .embedding import Embedding as Embedding
-from .embedding import EmbeddingExt as EmbeddingExt
-from .embedding import EmbeddingLookup as EmbeddingLookup
-from .loss import BCELoss as BCELoss
-from .loss import BCEWithLogitsLoss as BCEWithLogitsLoss
-from .loss import CosineEmbeddingLoss as CosineEmbeddingLoss
-from .loss import CrossEntropyLoss as CrossEntropyLoss
-from .loss import DiceLoss as DiceLoss
-from .loss import FocalLoss as FocalLoss
-from .loss import GaussianNLLLoss as GaussianNLLLoss
-from .loss import HingeEmbeddingLoss as HingeEmbeddingLoss
-from .loss import HuberLoss as HuberLoss
-from .loss import KLDivLoss as KLDivLoss
-from .loss import L1Loss as L1Loss
-from .loss import LossBase as LossBase
-from .loss import MAELoss as MAELoss
-from .loss import MarginRankingLoss as MarginRankingLoss
-from .loss import MSELoss as MSELoss
-from .loss import MultiLabelSoftMarginLoss as MultiLabelSoftMarginLoss
-from .loss import NLLLoss as NLLLoss
-from .loss import PoissonNLLLoss as PoissonNLLLoss
-from .loss import RMSELoss as RMSELoss
-from .loss import SmoothL1Loss as SmoothL1Loss
-from .loss import SoftMarginLoss as SoftMarginLoss
-from .loss import SoftmaxCrossEntropyWithLogits as SoftmaxCrossEntropyWithLogits
-from .loss import TripletMarginLoss as TripletMarginLoss
-from .normalization import LRN as LRN
-from .normalization import BatchNorm1d as BatchNorm1d
-from .normalization import BatchNorm2d as BatchNorm2d
-from .normalization import BatchNorm3d as BatchNorm3d
-from .normalization import GroupNorm as GroupNorm
-from .normalization import InstanceNorm1d as InstanceNorm1d
-from .normalization import InstanceNorm2d as InstanceNorm2d
-from .normalization import InstanceNorm3d as InstanceNorm3d
-from .normalization import LayerNorm as LayerNorm
-from .normalization import RMSNorm as RMSNorm
-from .normalization import SyncBatchNorm as SyncBatchNorm
-from .padding import ConstantPad1d as ConstantPad1d
-from .padding import ConstantPad2d as ConstantPad2d
-from .padding import ConstantPad3d as ConstantPad3d
-from .padding import Pad as Pad
-from .padding import ReflectionPad1d as ReflectionPad1d
-from .padding import ReflectionPad2d as ReflectionPad2d
-from .padding import ReflectionPad3d as ReflectionPad3d
-from .padding import ReplicationPad1d as ReplicationPad1d
-from .padding import ReplicationPad2d as ReplicationPad2d
-from .padding import ReplicationPad3d as ReplicationPad3d
-from .padding import ZeroPad2d as ZeroPad2d
-from .pooling import AdaptiveAvgPool1d as AdaptiveAvgPool1d
-from .pooling import AdaptiveAvgPool2d as AdaptiveAvgPool2d
-from .pooling import AdaptiveAvgPool3d as AdaptiveAvgPool3d
-from .pooling import AdaptiveMaxPool1d as AdaptiveMaxPool1d
-from .pooling import AdaptiveMaxPool2d as AdaptiveMaxPool2d
-from .pooling import AdaptiveMaxPool3d as AdaptiveMaxPool3d
-from .pooling import AvgPool1d as AvgPool1d
-from .pooling import AvgPool2d as AvgPool2d
-from .pooling import AvgPool3d as AvgPool3d
-from .pooling import LPPool1d as LPPool1d
-from .pooling import LPPool2d as LPPool2d
-from .pooling import MaxPool1d as MaxPool1d
-from .pooling import MaxPool2d as MaxPool2d
-from .pooling import MaxPool3d as MaxPool3d
-from .recurrent import GRU as GRU
-from .recurrent import LSTM as LSTM
-from .recurrent import RNN as RNN
-from .recurrent import GRUCell as GRUCell
-from .recurrent import LSTMCell as LSTMCell
-from .recurrent import RNNCell as RNNCell
-from .transformer import Transformer as Transformer
-from .transformer import TransformerDecoder as TransformerDecoder
-from .transformer import TransformerDecoderLayer as TransformerDecoderLayer
-from .transformer import TransformerEncoder as TransformerEncoder
-from .transformer import TransformerEncoderLayer as TransformerEncoderLayer
+from .._lazy import exports
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        ".activation": (
+            "CELU ELU FastGelu GELU get_activation GLU Hardtanh HShrink HSigmoid HSwish LeakyReLU LogSigmoid "
+            "LogSoftmax Mish PReLU ReLU ReLU6 RReLU SeLU Sigmoid SiLU Softmax Softmax2d Softmin SoftShrink Softsign "
+            "Tanh Tanhshrink Threshold"
+        ),
+        ".attention": "MultiheadAttention",
+        ".basic": (
+            "ChannelShuffle ClipByNorm Dropout Dropout1d Dropout2d Dropout3d Flatten Identity L1Regularizer Moments "
+            "Norm OneHot PixelShuffle PixelUnshuffle Range ReduceLogSumExp Roll Tril Triu Unflatten Upsample"
+        ),
+        ".buffer": "Buffer",
+        ".cell": "Cell",
+        ".containers": "CellDict CellList SequentialCell",
+        ".conv": "Conv1d Conv1dTranspose Conv2d Conv2dTranspose Conv3d Conv3dTranspose",
+        ".dense": "BiDense Dense MatMul",
+        ".embedding": "Embedding EmbeddingExt EmbeddingLookup",
+        ".loss": (
+            "BCELoss BCEWithLogitsLoss CosineEmbeddingLoss CrossEntropyLoss DiceLoss FocalLoss GaussianNLLLoss "
+            "HingeEmbeddingLoss HuberLoss KLDivLoss L1Loss LossBase MAELoss MarginRankingLoss MSELoss "
+            "MultiLabelSoftMarginLoss NLLLoss PoissonNLLLoss RMSELoss SmoothL1Loss SoftMarginLoss "
+            "SoftmaxCrossEntropyWithLogits TripletMarginLoss"
+        ),
+        ".normalization": (
+            "BatchNorm1d BatchNorm2d BatchNorm3d GroupNorm InstanceNorm1d InstanceNorm2d InstanceNorm3d LayerNorm LRN "
+            "RMSNorm SyncBatchNorm"
+        ),
+        ".padding": (
+            "ConstantPad1d ConstantPad2d ConstantPad3d Pad ReflectionPad1d ReflectionPad2d ReflectionPad3d "
+            "ReplicationPad1d ReplicationPad2d ReplicationPad3d ZeroPad2d"
+        ),
+        ".pooling": (
+            "AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d "
+            "AdaptiveMaxPool3d AvgPool1d AvgPool2d AvgPool3d LPPool1d LPPool2d MaxPool1d MaxPool2d MaxPool3d"
+        ),
+        ".recurrent": "GRU GRUCell LSTM LSTMCell RNN RNNCell",
+        ".transformer": (
+            "Transformer TransformerDecoder TransformerDecoderLayer TransformerEncoder TransformerEncoderLayer"
+        ),
+    },
+)

@@ -5,629 +5,96 @@ Source: https://www.mindspore.cn/docs/en/master/api_python/mindspore.ops.html
 
 from __future__ import annotations
 
-from .activation import celu as celu
-from .activation import elu as elu
-from .activation import fast_gelu as fast_gelu
-from .activation import gelu as gelu
-from .activation import glu as glu
-from .activation import gumbel_softmax as gumbel_softmax
-from .activation import hardshrink as hardshrink
-from .activation import hardsigmoid as hardsigmoid
-from .activation import hardswish as hardswish
-from .activation import hardtanh as hardtanh
-from .activation import leaky_relu as leaky_relu
-from .activation import log_softmax as log_softmax
-from .activation import logsigmoid as logsigmoid
-from .activation import mish as mish
-from .activation import prelu as prelu
-from .activation import relu as relu
-from .activation import relu6 as relu6
-from .activation import rrelu as rrelu
-from .activation import selu as selu
-from .activation import silu as silu
-from .activation import soft_shrink as soft_shrink
-from .activation import softmax as softmax
-from .activation import softmin as softmin
-from .activation import softplus as softplus
-from .activation import softshrink as softshrink
-from .activation import softsign as softsign
-from .activation import swiglu as swiglu
-from .activation import tanhshrink as tanhshrink
-from .activation import threshold as threshold
-from .conv import bias_add as bias_add
-from .conv import conv1d as conv1d
-from .conv import conv2d as conv2d
-from .conv import conv3d as conv3d
-from .conv import conv3d_transpose as conv3d_transpose
-from .conv import conv_transpose2d as conv_transpose2d
-from .conv import fold as fold
-from .conv import unfold as unfold
-from .create import arange as arange
-from .create import bernoulli as bernoulli
-from .create import cast as cast
-from .create import eye as eye
-from .create import fill as fill
-from .create import fills as fills
-from .create import full as full
-from .create import full_like as full_like
-from .create import linspace as linspace
-from .create import logspace as logspace
-from .create import multinomial as multinomial
-from .create import normal as normal
-from .create import ones as ones
-from .create import ones_like as ones_like
-from .create import rand as rand
-from .create import rand_like as rand_like
-from .create import randint as randint
-from .create import randn as randn
-from .create import randn_like as randn_like
-from .create import randperm as randperm
-from .create import range as range
-from .create import scalar_to_tensor as scalar_to_tensor
-from .create import standard_normal as standard_normal
-from .create import tril_indices as tril_indices
-from .create import triu_indices as triu_indices
-from .create import tuple_to_array as tuple_to_array
-from .create import type_as as type_as
-from .create import uniform as uniform
-from .create import zeros as zeros
-from .create import zeros_like as zeros_like
-from .linear import addbmm as addbmm
-from .linear import addmm as addmm
-from .linear import addmv as addmv
-from .linear import addr as addr
-from .linear import baddbmm as baddbmm
-from .linear import batch_dot as batch_dot
-from .linear import bidense as bidense
-from .linear import bmm as bmm
-from .linear import cdist as cdist
-from .linear import cholesky as cholesky
-from .linear import cosine_similarity as cosine_similarity
-from .linear import cross as cross
-from .linear import dense as dense
-from .linear import det as det
-from .linear import dot as dot
-from .linear import einsum as einsum
-from .linear import ger as ger
-from .linear import inner as inner
-from .linear import inverse as inverse
-from .linear import kron as kron
-from .linear import matmul as matmul
-from .linear import matrix_determinant as matrix_determinant
-from .linear import matrix_inverse as matrix_inverse
-from .linear import matrix_power as matrix_power
-from .linear import mm as mm
-from .linear import mv as mv
-from .linear import outer as outer
-from .linear import pinv as pinv
-from .linear import qr as qr
-from .linear import svd as svd
-from .linear import tensor_dot as tensor_dot
-from .linear import vecdot as vecdot
-from .loss import binary_cross_entropy as binary_cross_entropy
-from .loss import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
-from .loss import cosine_embedding_loss as cosine_embedding_loss
-from .loss import cross_entropy as cross_entropy
-from .loss import gaussian_nll_loss as gaussian_nll_loss
-from .loss import hinge_embedding_loss as hinge_embedding_loss
-from .loss import huber_loss as huber_loss
-from .loss import kl_div as kl_div
-from .loss import l1_loss as l1_loss
-from .loss import margin_ranking_loss as margin_ranking_loss
-from .loss import mse_loss as mse_loss
-from .loss import multilabel_soft_margin_loss as multilabel_soft_margin_loss
-from .loss import nll_loss as nll_loss
-from .loss import smooth_l1_loss as smooth_l1_loss
-from .loss import soft_margin_loss as soft_margin_loss
-from .loss import triplet_margin_loss as triplet_margin_loss
-from .math import abs as abs
-from .math import absolute as absolute
-from .math import accumulate_n as accumulate_n
-from .math import acos as acos
-from .math import acosh as acosh
-from .math import add as add
-from .math import addcdiv as addcdiv
-from .math import addcmul as addcmul
-from .math import addn as addn
-from .math import arccos as arccos
-from .math import arccosh as arccosh
-from .math import arcsin as arcsin
-from .math import arcsinh as arcsinh
-from .math import arctan as arctan
-from .math import arctan2 as arctan2
-from .math import arctanh as arctanh
-from .math import asin as asin
-from .math import asinh as asinh
-from .math import atan as atan
-from .math import atan2 as atan2
-from .math import atanh as atanh
-from .math import bitwise_and as bitwise_and
-from .math import bitwise_left_shift as bitwise_left_shift
-from .math import bitwise_not as bitwise_not
-from .math import bitwise_or as bitwise_or
-from .math import bitwise_right_shift as bitwise_right_shift
-from .math import bitwise_xor as bitwise_xor
-from .math import ceil as ceil
-from .math import clamp as clamp
-from .math import clip as clip
-from .math import clip_by_value as clip_by_value
-from .math import copysign as copysign
-from .math import cos as cos
-from .math import cosh as cosh
-from .math import deg2rad as deg2rad
-from .math import digamma as digamma
-from .math import div as div
-from .math import divide as divide
-from .math import eq as eq
-from .math import equal as equal
-from .math import erf as erf
-from .math import erfc as erfc
-from .math import erfinv as erfinv
-from .math import exp as exp
-from .math import exp2 as exp2
-from .math import expm1 as expm1
-from .math import float_power as float_power
-from .math import floor as floor
-from .math import floor_div as floor_div
-from .math import floor_divide as floor_divide
-from .math import floor_mod as floor_mod
-from .math import floordiv as floordiv
-from .math import floormod as floormod
-from .math import fmax as fmax
-from .math import fmin as fmin
-from .math import fmod as fmod
-from .math import frac as frac
-from .math import gcd as gcd
-from .math import ge as ge
-from .math import greater as greater
-from .math import greater_equal as greater_equal
-from .math import gt as gt
-from .math import heaviside as heaviside
-from .math import hypot as hypot
-from .math import inv as inv
-from .math import invert as invert
-from .math import isclose as isclose
-from .math import isfinite as isfinite
-from .math import isinf as isinf
-from .math import isnan as isnan
-from .math import isneginf as isneginf
-from .math import isposinf as isposinf
-from .math import isreal as isreal
-from .math import lcm as lcm
-from .math import ldexp as ldexp
-from .math import le as le
-from .math import lerp as lerp
-from .math import less as less
-from .math import less_equal as less_equal
-from .math import lgamma as lgamma
-from .math import log as log
-from .math import log1p as log1p
-from .math import log2 as log2
-from .math import log10 as log10
-from .math import logaddexp as logaddexp
-from .math import logaddexp2 as logaddexp2
-from .math import logical_and as logical_and
-from .math import logical_not as logical_not
-from .math import logical_or as logical_or
-from .math import logical_xor as logical_xor
-from .math import logit as logit
-from .math import lt as lt
-from .math import maximum as maximum
-from .math import minimum as minimum
-from .math import mul as mul
-from .math import multiply as multiply
-from .math import nan_to_num as nan_to_num
-from .math import ne as ne
-from .math import neg as neg
-from .math import negative as negative
-from .math import nextafter as nextafter
-from .math import not_equal as not_equal
-from .math import positive as positive
-from .math import pow as pow
-from .math import pows as pows
-from .math import rad2deg as rad2deg
-from .math import reciprocal as reciprocal
-from .math import remainder as remainder
-from .math import round as round
-from .math import rsqrt as rsqrt
-from .math import sgn as sgn
-from .math import sigmoid as sigmoid
-from .math import sign as sign
-from .math import signbit as signbit
-from .math import sin as sin
-from .math import sinc as sinc
-from .math import sinh as sinh
-from .math import sqrt as sqrt
-from .math import square as square
-from .math import sub as sub
-from .math import subtract as subtract
-from .math import tan as tan
-from .math import tanh as tanh
-from .math import tensor_add as tensor_add
-from .math import tensor_div as tensor_div
-from .math import tensor_exp as tensor_exp
-from .math import tensor_expm1 as tensor_expm1
-from .math import tensor_floordiv as tensor_floordiv
-from .math import tensor_ge as tensor_ge
-from .math import tensor_gt as tensor_gt
-from .math import tensor_le as tensor_le
-from .math import tensor_lt as tensor_lt
-from .math import tensor_mod as tensor_mod
-from .math import tensor_mul as tensor_mul
-from .math import tensor_pow as tensor_pow
-from .math import tensor_sub as tensor_sub
-from .math import true_divide as true_divide
-from .math import trunc as trunc
-from .math import xdivy as xdivy
-from .math import xlogy as xlogy
-from .norm import batch_norm as batch_norm
-from .norm import dropout as dropout
-from .norm import dropout1d as dropout1d
-from .norm import dropout2d as dropout2d
-from .norm import dropout3d as dropout3d
-from .norm import group_norm as group_norm
-from .norm import l2_normalize as l2_normalize
-from .norm import layer_norm as layer_norm
-from .norm import lrn as lrn
-from .norm import rms_norm as rms_norm
-from .other import assign as assign
-from .other import assign_add as assign_add
-from .other import assign_sub as assign_sub
-from .other import deepcopy as deepcopy
-from .other import depend as depend
-from .other import identity as identity
-from .other import is_complex as is_complex
-from .other import is_floating_point as is_floating_point
-from .other import is_nonzero as is_nonzero
-from .other import is_tensor as is_tensor
-from .other import print_ as print_
-from .other import stop_gradient as stop_gradient
-from .pool import adaptive_avg_pool1d as adaptive_avg_pool1d
-from .pool import adaptive_avg_pool2d as adaptive_avg_pool2d
-from .pool import adaptive_avg_pool3d as adaptive_avg_pool3d
-from .pool import adaptive_max_pool1d as adaptive_max_pool1d
-from .pool import adaptive_max_pool2d as adaptive_max_pool2d
-from .pool import adaptive_max_pool3d as adaptive_max_pool3d
-from .pool import avg_pool1d as avg_pool1d
-from .pool import avg_pool2d as avg_pool2d
-from .pool import avg_pool3d as avg_pool3d
-from .pool import lp_pool1d as lp_pool1d
-from .pool import lp_pool2d as lp_pool2d
-from .pool import max_pool2d as max_pool2d
-from .pool import max_pool3d as max_pool3d
-from .primitive import Primitive as Primitive
-from .primitives import LRN as LRN
-from .primitives import Abs as Abs
-from .primitives import ACos as ACos
-from .primitives import Acosh as Acosh
-from .primitives import AdaptiveAvgPool2D as AdaptiveAvgPool2D
-from .primitives import Add as Add
-from .primitives import AddN as AddN
-from .primitives import Argmax as Argmax
-from .primitives import ArgMaxWithValue as ArgMaxWithValue
-from .primitives import Argmin as Argmin
-from .primitives import ArgMinWithValue as ArgMinWithValue
-from .primitives import Asin as Asin
-from .primitives import Asinh as Asinh
-from .primitives import Assign as Assign
-from .primitives import AssignAdd as AssignAdd
-from .primitives import AssignSub as AssignSub
-from .primitives import Atan as Atan
-from .primitives import Atan2 as Atan2
-from .primitives import Atanh as Atanh
-from .primitives import AvgPool as AvgPool
-from .primitives import BatchMatMul as BatchMatMul
-from .primitives import BatchNorm as BatchNorm
-from .primitives import BiasAdd as BiasAdd
-from .primitives import BinaryCrossEntropy as BinaryCrossEntropy
-from .primitives import BitwiseAnd as BitwiseAnd
-from .primitives import BitwiseOr as BitwiseOr
-from .primitives import BitwiseXor as BitwiseXor
-from .primitives import BroadcastTo as BroadcastTo
-from .primitives import Cast as Cast
-from .primitives import Cdist as Cdist
-from .primitives import Ceil as Ceil
-from .primitives import CeLU as CeLU
-from .primitives import Concat as Concat
-from .primitives import Conv2D as Conv2D
-from .primitives import Conv3D as Conv3D
-from .primitives import Cos as Cos
-from .primitives import Cosh as Cosh
-from .primitives import Cross as Cross
-from .primitives import Cummax as Cummax
-from .primitives import Cummin as Cummin
-from .primitives import CumProd as CumProd
-from .primitives import CumSum as CumSum
-from .primitives import Dense as Dense
-from .primitives import Depend as Depend
-from .primitives import DepthToSpace as DepthToSpace
-from .primitives import Diag as Diag
-from .primitives import DiagPart as DiagPart
-from .primitives import Div as Div
-from .primitives import DivNoNan as DivNoNan
-from .primitives import Dropout as Dropout
-from .primitives import DType as DType
-from .primitives import Einsum as Einsum
-from .primitives import Elu as Elu
-from .primitives import Equal as Equal
-from .primitives import Erf as Erf
-from .primitives import Erfc as Erfc
-from .primitives import Exp as Exp
-from .primitives import ExpandDims as ExpandDims
-from .primitives import Expm1 as Expm1
-from .primitives import Eye as Eye
-from .primitives import FastGeLU as FastGeLU
-from .primitives import FastGelu as FastGelu
-from .primitives import Fill as Fill
-from .primitives import Flatten as Flatten
-from .primitives import Floor as Floor
-from .primitives import FloorDiv as FloorDiv
-from .primitives import FloorMod as FloorMod
-from .primitives import Gather as Gather
-from .primitives import GatherD as GatherD
-from .primitives import GatherNd as GatherNd
-from .primitives import GeLU as GeLU
-from .primitives import Gelu as Gelu
-from .primitives import Ger as Ger
-from .primitives import Greater as Greater
-from .primitives import GreaterEqual as GreaterEqual
-from .primitives import HShrink as HShrink
-from .primitives import HSigmoid as HSigmoid
-from .primitives import HSwish as HSwish
-from .primitives import Hypot as Hypot
-from .primitives import Identity as Identity
-from .primitives import Inv as Inv
-from .primitives import Invert as Invert
-from .primitives import IsFinite as IsFinite
-from .primitives import IsInf as IsInf
-from .primitives import IsNan as IsNan
-from .primitives import KLDivLoss as KLDivLoss
-from .primitives import L2Loss as L2Loss
-from .primitives import L2Normalize as L2Normalize
-from .primitives import LayerNorm as LayerNorm
-from .primitives import Lerp as Lerp
-from .primitives import Less as Less
-from .primitives import LessEqual as LessEqual
-from .primitives import LinSpace as LinSpace
-from .primitives import Log as Log
-from .primitives import Log1p as Log1p
-from .primitives import LogicalAnd as LogicalAnd
-from .primitives import LogicalNot as LogicalNot
-from .primitives import LogicalOr as LogicalOr
-from .primitives import LogicalXor as LogicalXor
-from .primitives import LogSoftmax as LogSoftmax
-from .primitives import MaskedFill as MaskedFill
-from .primitives import MaskedSelect as MaskedSelect
-from .primitives import MatMul as MatMul
-from .primitives import Maximum as Maximum
-from .primitives import MaxPool as MaxPool
-from .primitives import Meshgrid as Meshgrid
-from .primitives import Minimum as Minimum
-from .primitives import MirrorPad as MirrorPad
-from .primitives import Mish as Mish
-from .primitives import Mod as Mod
-from .primitives import Mul as Mul
-from .primitives import Neg as Neg
-from .primitives import NLLLoss as NLLLoss
-from .primitives import NonZero as NonZero
-from .primitives import NotEqual as NotEqual
-from .primitives import NPUAllocFloatStatus as NPUAllocFloatStatus
-from .primitives import NPUClearFloatStatus as NPUClearFloatStatus
-from .primitives import NPUGetFloatStatus as NPUGetFloatStatus
-from .primitives import OneHot as OneHot
-from .primitives import Ones as Ones
-from .primitives import OnesLike as OnesLike
-from .primitives import Pad as Pad
-from .primitives import PadV3 as PadV3
-from .primitives import Pow as Pow
-from .primitives import PReLU as PReLU
-from .primitives import Print as Print
-from .primitives import Range as Range
-from .primitives import Rank as Rank
-from .primitives import RealDiv as RealDiv
-from .primitives import Reciprocal as Reciprocal
-from .primitives import ReduceAll as ReduceAll
-from .primitives import ReduceAny as ReduceAny
-from .primitives import ReduceMax as ReduceMax
-from .primitives import ReduceMean as ReduceMean
-from .primitives import ReduceMin as ReduceMin
-from .primitives import ReduceProd as ReduceProd
-from .primitives import ReduceSum as ReduceSum
-from .primitives import ReLU as ReLU
-from .primitives import ReLU6 as ReLU6
-from .primitives import Reshape as Reshape
-from .primitives import ResizeBilinearV2 as ResizeBilinearV2
-from .primitives import ResizeNearestNeighbor as ResizeNearestNeighbor
-from .primitives import ReverseV2 as ReverseV2
-from .primitives import Rint as Rint
-from .primitives import RmsNorm as RmsNorm
-from .primitives import Roll as Roll
-from .primitives import Round as Round
-from .primitives import Rsqrt as Rsqrt
-from .primitives import ScalarToTensor as ScalarToTensor
-from .primitives import ScatterNd as ScatterNd
-from .primitives import SearchSorted as SearchSorted
-from .primitives import Select as Select
-from .primitives import SeLU as SeLU
-from .primitives import Shape as Shape
-from .primitives import Sigmoid as Sigmoid
-from .primitives import Sign as Sign
-from .primitives import SiLU as SiLU
-from .primitives import Sin as Sin
-from .primitives import Sinh as Sinh
-from .primitives import Size as Size
-from .primitives import Slice as Slice
-from .primitives import SmoothL1Loss as SmoothL1Loss
-from .primitives import Softmax as Softmax
-from .primitives import SoftmaxCrossEntropyWithLogits as SoftmaxCrossEntropyWithLogits
-from .primitives import Softplus as Softplus
-from .primitives import SoftShrink as SoftShrink
-from .primitives import Softsign as Softsign
-from .primitives import Sort as Sort
-from .primitives import SpaceToDepth as SpaceToDepth
-from .primitives import SparseSoftmaxCrossEntropyWithLogits as SparseSoftmaxCrossEntropyWithLogits
-from .primitives import Split as Split
-from .primitives import Sqrt as Sqrt
-from .primitives import Square as Square
-from .primitives import SquaredDifference as SquaredDifference
-from .primitives import Squeeze as Squeeze
-from .primitives import Stack as Stack
-from .primitives import StandardNormal as StandardNormal
-from .primitives import StopGradient as StopGradient
-from .primitives import StridedSlice as StridedSlice
-from .primitives import Sub as Sub
-from .primitives import Tan as Tan
-from .primitives import Tanh as Tanh
-from .primitives import TensorScatterAdd as TensorScatterAdd
-from .primitives import TensorScatterUpdate as TensorScatterUpdate
-from .primitives import Tile as Tile
-from .primitives import TopK as TopK
-from .primitives import Transpose as Transpose
-from .primitives import Tril as Tril
-from .primitives import Triu as Triu
-from .primitives import Trunc as Trunc
-from .primitives import TupleToArray as TupleToArray
-from .primitives import Unique as Unique
-from .primitives import Unstack as Unstack
-from .primitives import Xdivy as Xdivy
-from .primitives import Xlogy as Xlogy
-from .primitives import Zeros as Zeros
-from .primitives import ZerosLike as ZerosLike
-from .reduce import all as all
-from .reduce import amax as amax
-from .reduce import amin as amin
-from .reduce import aminmax as aminmax
-from .reduce import any as any
-from .reduce import argmax as argmax
-from .reduce import argmin as argmin
-from .reduce import count_nonzero as count_nonzero
-from .reduce import cummax as cummax
-from .reduce import cummin as cummin
-from .reduce import cumprod as cumprod
-from .reduce import cumsum as cumsum
-from .reduce import diff as diff
-from .reduce import logcumsumexp as logcumsumexp
-from .reduce import logsumexp as logsumexp
-from .reduce import max as max
-from .reduce import mean as mean
-from .reduce import median as median
-from .reduce import min as min
-from .reduce import nanmean as nanmean
-from .reduce import nansum as nansum
-from .reduce import norm as norm
-from .reduce import prod as prod
-from .reduce import reduce_max as reduce_max
-from .reduce import reduce_mean as reduce_mean
-from .reduce import reduce_min as reduce_min
-from .reduce import reduce_sum as reduce_sum
-from .reduce import std as std
-from .reduce import std_mean as std_mean
-from .reduce import sum as sum
-from .reduce import trapz as trapz
-from .reduce import var as var
-from .reduce import var_mean as var_mean
-from .resize import channel_shuffle as channel_shuffle
-from .resize import interpolate as interpolate
-from .resize import pad as pad
-from .resize import pixel_shuffle as pixel_shuffle
-from .resize import pixel_unshuffle as pixel_unshuffle
-from .resize import upsample as upsample
-from .select import argsort as argsort
-from .select import argwhere as argwhere
-from .select import bincount as bincount
-from .select import bucketize as bucketize
-from .select import embedding as embedding
-from .select import gather as gather
-from .select import gather_d as gather_d
-from .select import gather_elements as gather_elements
-from .select import gather_nd as gather_nd
-from .select import index_add as index_add
-from .select import index_fill as index_fill
-from .select import index_select as index_select
-from .select import isin as isin
-from .select import masked_fill as masked_fill
-from .select import masked_select as masked_select
-from .select import msort as msort
-from .select import nonzero as nonzero
-from .select import one_hot as one_hot
-from .select import scatter as scatter
-from .select import scatter_nd as scatter_nd
-from .select import searchsorted as searchsorted
-from .select import select as select
-from .select import sequence_mask as sequence_mask
-from .select import sort as sort
-from .select import take as take
-from .select import tensor_scatter_add as tensor_scatter_add
-from .select import tensor_scatter_div as tensor_scatter_div
-from .select import tensor_scatter_elements as tensor_scatter_elements
-from .select import tensor_scatter_max as tensor_scatter_max
-from .select import tensor_scatter_min as tensor_scatter_min
-from .select import tensor_scatter_mul as tensor_scatter_mul
-from .select import tensor_scatter_sub as tensor_scatter_sub
-from .select import tensor_scatter_update as tensor_scatter_update
-from .select import top_k as top_k
-from .select import topk as topk
-from .select import tril as tril
-from .select import triu as triu
-from .select import unique as unique
-from .select import unique_consecutive as unique_consecutive
-from .select import unsorted_segment_sum as unsorted_segment_sum
-from .select import where as where
-from .shape import atleast_1d as atleast_1d
-from .shape import atleast_2d as atleast_2d
-from .shape import atleast_3d as atleast_3d
-from .shape import broadcast_to as broadcast_to
-from .shape import cat as cat
-from .shape import chunk as chunk
-from .shape import column_stack as column_stack
-from .shape import concat as concat
-from .shape import diag as diag
-from .shape import diag_embed as diag_embed
-from .shape import diagonal as diagonal
-from .shape import dsplit as dsplit
-from .shape import dstack as dstack
-from .shape import dtype as dtype
-from .shape import expand as expand
-from .shape import expand_as as expand_as
-from .shape import expand_dims as expand_dims
-from .shape import flatten as flatten
-from .shape import flip as flip
-from .shape import fliplr as fliplr
-from .shape import flipud as flipud
-from .shape import hsplit as hsplit
-from .shape import hstack as hstack
-from .shape import meshgrid as meshgrid
-from .shape import moveaxis as moveaxis
-from .shape import movedim as movedim
-from .shape import narrow as narrow
-from .shape import numel as numel
-from .shape import permute as permute
-from .shape import rank as rank
-from .shape import ravel as ravel
-from .shape import repeat_elements as repeat_elements
-from .shape import repeat_interleave as repeat_interleave
-from .shape import reshape as reshape
-from .shape import reverse as reverse
-from .shape import roll as roll
-from .shape import rot90 as rot90
-from .shape import row_stack as row_stack
-from .shape import shape as shape
-from .shape import size as size
-from .shape import slice as slice
-from .shape import split as split
-from .shape import squeeze as squeeze
-from .shape import stack as stack
-from .shape import strided_slice as strided_slice
-from .shape import swapaxes as swapaxes
-from .shape import swapdims as swapdims
-from .shape import t as t
-from .shape import tensor_split as tensor_split
-from .shape import tile as tile
-from .shape import trace as trace
-from .shape import transpose as transpose
-from .shape import unbind as unbind
-from .shape import unsqueeze as unsqueeze
-from .shape import unstack as unstack
-from .shape import view_as as view_as
-from .shape import vsplit as vsplit
-from .shape import vstack as vstack
+from .._lazy import exports
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        ".activation": (
+            "celu elu fast_gelu gelu glu gumbel_softmax hardshrink hardsigmoid hardswish hardtanh leaky_relu "
+            "log_softmax logsigmoid mish prelu relu relu6 rrelu selu silu soft_shrink softmax softmin softplus "
+            "softshrink softsign swiglu tanhshrink threshold"
+        ),
+        "..autograd": "get_grad grad GradOperation value_and_grad",
+        ".conv": "bias_add conv1d conv2d conv3d conv3d_transpose conv_transpose2d fold unfold",
+        ".create": (
+            "arange bernoulli cast eye fill fills full full_like linspace logspace multinomial normal ones ones_like "
+            "rand rand_like randint randn randn_like randperm range scalar_to_tensor standard_normal tril_indices "
+            "triu_indices tuple_to_array type_as uniform zeros zeros_like"
+        ),
+        ".linear": (
+            "addbmm addmm addmv addr baddbmm batch_dot bidense bmm cdist cholesky cosine_similarity cross dense det "
+            "dot einsum ger inner inverse kron matmul matrix_determinant matrix_inverse matrix_power mm mv outer pinv "
+            "qr svd tensor_dot vecdot"
+        ),
+        ".loss": (
+            "binary_cross_entropy binary_cross_entropy_with_logits cosine_embedding_loss cross_entropy "
+            "gaussian_nll_loss hinge_embedding_loss huber_loss kl_div l1_loss margin_ranking_loss mse_loss "
+            "multilabel_soft_margin_loss nll_loss smooth_l1_loss soft_margin_loss triplet_margin_loss"
+        ),
+        ".math": (
+            "abs absolute accumulate_n acos acosh add addcdiv addcmul addn arccos arccosh arcsin arcsinh arctan "
+            "arctan2 arctanh asin asinh atan atan2 atanh bitwise_and bitwise_left_shift bitwise_not bitwise_or "
+            "bitwise_right_shift bitwise_xor ceil clamp clip clip_by_value copysign cos cosh deg2rad digamma div "
+            "divide eq equal erf erfc erfinv exp exp2 expm1 float_power floor floor_div floor_divide floor_mod "
+            "floordiv floormod fmax fmin fmod frac gcd ge greater greater_equal gt heaviside hypot inv invert isclose "
+            "isfinite isinf isnan isneginf isposinf isreal lcm ldexp le lerp less less_equal lgamma log log10 log1p "
+            "log2 logaddexp logaddexp2 logical_and logical_not logical_or logical_xor logit lt maximum minimum mul "
+            "multiply nan_to_num ne neg negative nextafter not_equal positive pow pows rad2deg reciprocal remainder "
+            "round rsqrt sgn sigmoid sign signbit sin sinc sinh sqrt square sub subtract tan tanh tensor_add "
+            "tensor_div tensor_exp tensor_expm1 tensor_floordiv tensor_ge tensor_gt tensor_le tensor_lt tensor_mod "
+            "tensor_mul tensor_pow tensor_sub true_divide trunc xdivy xlogy"
+        ),
+        ".normalization": (
+            "batch_norm dropout dropout1d dropout2d dropout3d group_norm l2_normalize layer_norm lrn rms_norm"
+        ),
+        ".other": (
+            "assign assign_add assign_sub deepcopy depend identity is_complex is_floating_point is_nonzero is_tensor "
+            "print_ stop_gradient"
+        ),
+        ".pool": (
+            "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d "
+            "adaptive_max_pool3d avg_pool1d avg_pool2d avg_pool3d lp_pool1d lp_pool2d max_pool2d max_pool3d"
+        ),
+        ".primitive": "Primitive",
+        ".primitives": (
+            "Abs ACos Acosh AdaptiveAvgPool2D Add AddN Argmax ArgMaxWithValue Argmin ArgMinWithValue Asin Asinh "
+            "Assign AssignAdd AssignSub Atan Atan2 Atanh AvgPool BatchMatMul BatchNorm BiasAdd BinaryCrossEntropy "
+            "BitwiseAnd BitwiseOr BitwiseXor BroadcastTo Cast Cdist Ceil CeLU Concat Conv2D Conv3D Cos Cosh Cross "
+            "Cummax Cummin CumProd CumSum Dense Depend DepthToSpace Diag DiagPart Div DivNoNan Dropout DType Einsum "
+            "Elu Equal Erf Erfc Exp ExpandDims Expm1 Eye FastGeLU FastGelu Fill Flatten Floor FloorDiv FloorMod "
+            "Gather GatherD GatherNd GeLU Gelu Ger Greater GreaterEqual HShrink HSigmoid HSwish Hypot Identity Inv "
+            "Invert IsFinite IsInf IsNan KLDivLoss L2Loss L2Normalize LayerNorm Lerp Less LessEqual LinSpace Log "
+            "Log1p LogicalAnd LogicalNot LogicalOr LogicalXor LogSoftmax LRN MaskedFill MaskedSelect MatMul Maximum "
+            "MaxPool Meshgrid Minimum MirrorPad Mish Mod Mul Neg NLLLoss NonZero NotEqual NPUAllocFloatStatus "
+            "NPUClearFloatStatus NPUGetFloatStatus OneHot Ones OnesLike Pad PadV3 Pow PReLU Print Range Rank RealDiv "
+            "Reciprocal ReduceAll ReduceAny ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReLU ReLU6 Reshape "
+            "ResizeBilinearV2 ResizeNearestNeighbor ReverseV2 Rint RmsNorm Roll Round Rsqrt ScalarToTensor ScatterNd "
+            "SearchSorted Select SeLU Shape Sigmoid Sign SiLU Sin Sinh Size Slice SmoothL1Loss Softmax "
+            "SoftmaxCrossEntropyWithLogits Softplus SoftShrink Softsign Sort SpaceToDepth "
+            "SparseSoftmaxCrossEntropyWithLogits Split Sqrt Square SquaredDifference Squeeze Stack StandardNormal "
+            "StopGradient StridedSlice Sub Tan Tanh TensorScatterAdd TensorScatterUpdate Tile TopK Transpose Tril "
+            "Triu Trunc TupleToArray Unique Unstack Xdivy Xlogy Zeros ZerosLike"
+        ),
+        ".reduce": (
+            "all amax amin aminmax any argmax argmin count_nonzero cummax cummin cumprod cumsum diff logcumsumexp "
+            "logsumexp max mean median min nanmean nansum norm prod reduce_max reduce_mean reduce_min reduce_sum std "
+            "std_mean sum trapz var var_mean"
+        ),
+        ".resize": "channel_shuffle interpolate pad pixel_shuffle pixel_unshuffle upsample",
+        ".selection": (
+            "argsort argwhere bincount bucketize embedding gather gather_d gather_elements gather_nd index_add "
+            "index_fill index_select isin masked_fill masked_select msort nonzero one_hot scatter scatter_nd "
+            "searchsorted select sequence_mask sort take tensor_scatter_add tensor_scatter_div "
+            "tensor_scatter_elements tensor_scatter_max tensor_scatter_min tensor_scatter_mul tensor_scatter_sub "
+            "tensor_scatter_update top_k topk tril triu unique unique_consecutive unsorted_segment_sum where"
+        ),
+        ".shapes": (
+            "atleast_1d atleast_2d atleast_3d broadcast_to cat chunk column_stack concat diag diag_embed diagonal "
+            "dsplit dstack dtype expand expand_as expand_dims flatten flip fliplr flipud hsplit hstack meshgrid "
+            "moveaxis movedim narrow numel permute rank ravel repeat_elements repeat_interleave reshape reverse roll "
+            "rot90 row_stack shape size slice split squeeze stack strided_slice swapaxes swapdims t tensor_split tile "
+            "trace transpose unbind unsqueeze unstack view_as vsplit vstack"
+        ),
+    },
+)

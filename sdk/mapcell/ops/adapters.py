@@ -15,7 +15,7 @@ from ..kernels import norm as norm_kernel
 from ..kernels import pool as pool_kernel
 from ..kernels import resize as resize_kernel
 from ..kernels.padding import pad as pad_kernel
-from . import conv, create, linear, loss, norm, reduce, resize, select, shape
+from . import conv, create, linear, loss, normalization, reduce, resize, selection, shapes
 from ._call import array, arrays, call_all
 from .math import exp
 
@@ -72,7 +72,7 @@ def batch_norm(
     if is_training:
         source = array(x, "BatchNorm")
         mean, variance = (wrap(part) for part in norm_kernel.channel_statistics(source))
-    out = norm.batch_norm(x, mean, variance, scale, bias, False, momentum, epsilon)
+    out = normalization.batch_norm(x, mean, variance, scale, bias, False, momentum, epsilon)
     return out, mean, variance, mean, variance
 
 
@@ -86,18 +86,18 @@ def split(x: Tensor, axis: int = 0, output_num: int = 1) -> tuple[Tensor, ...]:
     """`output_num` equal pieces along `axis`. ValueError when they would not be equal."""
     if output_num < 1 or x.shape[axis] % output_num:
         raise ValueError(f"Split: {x.shape[axis]} elements cannot be divided into {output_num} equal pieces")
-    return shape.split(x, x.shape[axis] // output_num, axis)
+    return shapes.split(x, x.shape[axis] // output_num, axis)
 
 
 def unstack(x: Tensor, axis: int = 0, num: int | None = None) -> tuple[Tensor, ...]:
     """The slices along `axis`; `num` is not needed."""
     del num
-    return shape.unbind(x, axis)
+    return shapes.unbind(x, axis)
 
 
 def squeeze(x: Tensor, axis: Any = ()) -> Tensor:
     """Without the axes of size 1, or without those of `axis`."""
-    return shape.squeeze(x, None if axis == () else axis)
+    return shapes.squeeze(x, None if axis == () else axis)
 
 
 def reduce_sum(x: Tensor, axis: Any = (), keep_dims: bool = False, skip_mode: bool = False) -> Tensor:
@@ -182,7 +182,7 @@ def cum_prod(x: Tensor, axis: int, exclusive: bool = False, reverse: bool = Fals
 
 def topk(x: Tensor, k: int, sorted: bool = True) -> tuple[Tensor, Tensor]:
     """The `k` largest elements along the last axis, and their positions (Int32)."""
-    return select.topk(x, k, sorted=sorted)
+    return selection.topk(x, k, sorted=sorted)
 
 
 def conv2d(
@@ -288,7 +288,7 @@ def pad_v3(
     x: Tensor, paddings: Any, value: Any = None, mode: str = "constant", paddings_contiguous: bool = True
 ) -> Tensor:
     """`paddings` (before, after) of the last axis, then of the last but one."""
-    flat = shape.ints(paddings, "PadV3")
+    flat = shapes.ints(paddings, "PadV3")
     if not paddings_contiguous:
         half = len(flat) // 2
         flat = tuple(flat[i // 2 + (i % 2) * half] for i in range(len(flat)))
@@ -307,7 +307,7 @@ def mirror_pad(x: Tensor, paddings: Any, mode: str = "REFLECT") -> Tensor:
 def resize_bilinear(image: Tensor, size: Any, align_corners: bool = False, half_pixel_centers: bool = False) -> Tensor:
     """(N, C, H, W) resized to `size`, each element weighted of the four around its source."""
     source = array(image, "ResizeBilinearV2")
-    pairs = zip(source.shape[2:], shape.ints(size, "ResizeBilinearV2"), strict=True)
+    pairs = zip(source.shape[2:], shapes.ints(size, "ResizeBilinearV2"), strict=True)
     taps = [resize_kernel.linear(n, o, None, align_corners, half_pixel_centers) for n, o in pairs]
     return wrap(resize_kernel.resample(source, taps))
 
@@ -315,7 +315,7 @@ def resize_bilinear(image: Tensor, size: Any, align_corners: bool = False, half_
 def resize_nearest(x: Tensor, size: Any, align_corners: bool = False, half_pixel_centers: bool = False) -> Tensor:
     """(N, C, H, W) resized to `size`, each element the one at its source."""
     source = array(x, "ResizeNearestNeighbor")
-    pairs = zip(source.shape[2:], shape.ints(size, "ResizeNearestNeighbor"), strict=True)
+    pairs = zip(source.shape[2:], shapes.ints(size, "ResizeNearestNeighbor"), strict=True)
     if align_corners:
         taps = [resize_kernel.nearest_aligned(n, o) for n, o in pairs]
     else:
@@ -358,7 +358,7 @@ def sparse_softmax_cross_entropy(logits: Tensor, labels: Tensor, is_grad: bool =
     """The mean cross entropy of rows with the classes `labels`, or (is_grad) its gradient."""
     if not is_grad:
         return loss.cross_entropy(logits, labels)
-    wanted = select.one_hot(labels, logits.shape[-1], 1.0, 0.0)
+    wanted = selection.one_hot(labels, logits.shape[-1], 1.0, 0.0)
     return (exp(logits - reduce.logsumexp(logits, -1, True)) - wanted) / logits.shape[0]
 
 
@@ -366,7 +366,7 @@ def nll_loss(
     logits: Tensor, labels: Tensor, weight: Tensor, reduction: str = "mean", ignore_index: int = -100
 ) -> tuple[Tensor, Tensor]:
     """The likelihood loss, and the total weight of the classes."""
-    total = select.gather(weight, labels, 0).sum()
+    total = selection.gather(weight, labels, 0).sum()
     return loss.nll_loss(logits, labels, weight, ignore_index, reduction), total
 
 
@@ -384,7 +384,7 @@ def float_status(*state: Tensor) -> Tensor:
 
 def meshgrid(inputs: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
     """Each vector repeated along the axes of the others."""
-    return shape.meshgrid(*inputs, indexing=indexing)
+    return shapes.meshgrid(*inputs, indexing=indexing)
 
 
 def einsum(operands: Any, equation: str) -> Tensor:

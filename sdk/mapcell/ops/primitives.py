@@ -6,7 +6,7 @@ Source: https://www.mindspore.cn/docs/en/master/api_python/mindspore.ops.primiti
 from __future__ import annotations
 
 from ..common.dtype import int32
-from . import activation, adapters, create, linear, loss, math, norm, other, pool, reduce, select, shape
+from . import activation, adapters, create, linear, loss, math, normalization, other, pool, reduce, selection, shapes
 from .primitive import of
 
 # --- Elementwise
@@ -131,55 +131,55 @@ ReduceSum = of("ReduceSum", adapters.reduce_sum, keep_dims=False, skip_mode=Fals
 
 # --- Shapes
 
-BroadcastTo = of("BroadcastTo", shape.broadcast_to, shape=())
-Concat = of("Concat", shape.concat, axis=0)
-Diag = of("Diag", shape.diag)
-DiagPart = of("DiagPart", shape.diagonal)
-ExpandDims = of("ExpandDims", shape.expand_dims)
-Flatten = of("Flatten", shape.flatten)
+BroadcastTo = of("BroadcastTo", shapes.broadcast_to, shape=())
+Concat = of("Concat", shapes.concat, axis=0)
+Diag = of("Diag", shapes.diag)
+DiagPart = of("DiagPart", shapes.diagonal)
+ExpandDims = of("ExpandDims", shapes.expand_dims)
+Flatten = of("Flatten", shapes.flatten)
 Meshgrid = of("Meshgrid", adapters.meshgrid, indexing="xy")
-Rank = of("Rank", shape.rank)
-Reshape = of("Reshape", shape.reshape)
-ReverseV2 = of("ReverseV2", shape.flip, dims=())
-Roll = of("Roll", shape.roll, shifts=0, dims=None)
-Shape = of("Shape", shape.shape)
-Size = of("Size", shape.size)
-Slice = of("Slice", shape.slice)
+Rank = of("Rank", shapes.rank)
+Reshape = of("Reshape", shapes.reshape)
+ReverseV2 = of("ReverseV2", shapes.flip, dims=())
+Roll = of("Roll", shapes.roll, shifts=0, dims=None)
+Shape = of("Shape", shapes.shape)
+Size = of("Size", shapes.size)
+Slice = of("Slice", shapes.slice)
 Split = of("Split", adapters.split, axis=0, output_num=1)
 Squeeze = of("Squeeze", adapters.squeeze, axis=())
-Stack = of("Stack", shape.stack, axis=0)
+Stack = of("Stack", shapes.stack, axis=0)
 StridedSlice = of(
     "StridedSlice",
-    shape.strided_slice,
+    shapes.strided_slice,
     begin_mask=0,
     end_mask=0,
     ellipsis_mask=0,
     new_axis_mask=0,
     shrink_axis_mask=0,
 )
-Tile = of("Tile", shape.tile)
-Transpose = of("Transpose", shape.transpose)
+Tile = of("Tile", shapes.tile)
+Transpose = of("Transpose", shapes.transpose)
 Unstack = of("Unstack", adapters.unstack, axis=0, num=None)
 
 # --- Selection
 
-Gather = of("Gather", select.gather, batch_dims=0)
-GatherD = of("GatherD", select.gather_elements)
-GatherNd = of("GatherNd", select.gather_nd)
-MaskedFill = of("MaskedFill", select.masked_fill)
-MaskedSelect = of("MaskedSelect", select.masked_select)
-NonZero = of("NonZero", select.nonzero)
-OneHot = of("OneHot", select.one_hot, axis=-1)
-ScatterNd = of("ScatterNd", select.scatter_nd)
-SearchSorted = of("SearchSorted", select.searchsorted)
-Select = of("Select", select.select)
-Sort = of("Sort", select.sort, axis=-1, descending=False)
-TensorScatterAdd = of("TensorScatterAdd", select.tensor_scatter_add)
-TensorScatterUpdate = of("TensorScatterUpdate", select.tensor_scatter_update)
+Gather = of("Gather", selection.gather, batch_dims=0)
+GatherD = of("GatherD", selection.gather_elements)
+GatherNd = of("GatherNd", selection.gather_nd)
+MaskedFill = of("MaskedFill", selection.masked_fill)
+MaskedSelect = of("MaskedSelect", selection.masked_select)
+NonZero = of("NonZero", selection.nonzero)
+OneHot = of("OneHot", selection.one_hot, axis=-1)
+ScatterNd = of("ScatterNd", selection.scatter_nd)
+SearchSorted = of("SearchSorted", selection.searchsorted)
+Select = of("Select", selection.select)
+Sort = of("Sort", selection.sort, axis=-1, descending=False)
+TensorScatterAdd = of("TensorScatterAdd", selection.tensor_scatter_add)
+TensorScatterUpdate = of("TensorScatterUpdate", selection.tensor_scatter_update)
 TopK = of("TopK", adapters.topk, sorted=True)
-Tril = of("Tril", select.tril, diagonal=0)
-Triu = of("Triu", select.triu, diagonal=0)
-Unique = of("Unique", select.unique)
+Tril = of("Tril", selection.tril, diagonal=0)
+Triu = of("Triu", selection.triu, diagonal=0)
+Unique = of("Unique", selection.unique)
 
 # --- Making and passing on
 
@@ -187,7 +187,7 @@ Assign = of("Assign", other.assign)
 AssignAdd = of("AssignAdd", other.assign_add)
 AssignSub = of("AssignSub", other.assign_sub)
 Cast = of("Cast", create.cast)
-DType = of("DType", shape.dtype)
+DType = of("DType", shapes.dtype)
 Depend = of("Depend", other.depend)
 Eye = of("Eye", create.eye)
 Fill = of("Fill", create.fill)
@@ -218,9 +218,9 @@ Conv2D = of("Conv2D", adapters.conv2d, out_channel=0, kernel_size=1, **_CONV, da
 Conv3D = of("Conv3D", adapters.conv3d, out_channel=0, kernel_size=1, **_CONV, data_format="NCDHW")
 DepthToSpace = of("DepthToSpace", adapters.depth_to_space, block_size=1)
 Dropout = of("Dropout", adapters.dropout, keep_prob=0.5, Seed0=0, Seed1=0)
-L2Normalize = of("L2Normalize", norm.l2_normalize, axis=0, epsilon=1e-4)
+L2Normalize = of("L2Normalize", normalization.l2_normalize, axis=0, epsilon=1e-4)
 LayerNorm = of("LayerNorm", adapters.layer_norm, begin_norm_axis=1, begin_params_axis=1, epsilon=1e-7)
-LRN = of("LRN", norm.lrn, depth_radius=5, bias=1.0, alpha=1.0, beta=0.5, norm_region="ACROSS_CHANNELS")
+LRN = of("LRN", normalization.lrn, depth_radius=5, bias=1.0, alpha=1.0, beta=0.5, norm_region="ACROSS_CHANNELS")
 MaxPool = of("MaxPool", adapters.max_pool, kernel_size=1, strides=1, pad_mode="valid", data_format="NCHW")
 MirrorPad = of("MirrorPad", adapters.mirror_pad, mode="REFLECT")
 Pad = of("Pad", adapters.pad, paddings=())
@@ -229,7 +229,7 @@ ResizeBilinearV2 = of("ResizeBilinearV2", adapters.resize_bilinear, align_corner
 ResizeNearestNeighbor = of(
     "ResizeNearestNeighbor", adapters.resize_nearest, size=(), align_corners=False, half_pixel_centers=False
 )
-RmsNorm = of("RmsNorm", norm.rms_norm, epsilon=1e-6)
+RmsNorm = of("RmsNorm", normalization.rms_norm, epsilon=1e-6)
 SpaceToDepth = of("SpaceToDepth", adapters.space_to_depth, block_size=1)
 
 # --- Losses

@@ -13,7 +13,7 @@ from ..common.tensor import Tensor, wrap
 from ..kernels import padding as padding_kernel
 from ..kernels import resize as kernel
 from ._call import array, call
-from .shape import ints
+from .shapes import ints
 
 _RANKS = {
     "nearest": (1, 2, 3),
