@@ -88,7 +88,7 @@ class Exporter:
                 said = False
             except OSError as exc:
                 if not said:
-                    log.error("not delivered: key=metrics.textfile path=%r error=%s", path, exc.strerror)
+                    log.error("not delivered: key=metrics.textfile path=%r error=%r", path, str(exc))
                 said = True
             await asyncio.sleep(TEXTFILE_SECONDS)
 
@@ -125,7 +125,7 @@ def _reported(key: str, where: str) -> Iterator[None]:
         yield
     except OSError as exc:
         advice = "see mapcelld-metrics.conf for what the unit's sandbox then needs"
-        log.error("not delivered: key=%s where=%r error=%s; %s", key, where, exc.strerror or exc, advice)
+        log.error("not delivered: key=%s where=%r error=%r advice=%r", key, where, str(exc), advice)
 
 
 def _message(status: str, body: bytes, method: bytes) -> bytes:

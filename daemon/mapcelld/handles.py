@@ -186,7 +186,7 @@ class HandleDesk:
         except MapcellError as exc:
             self.refuse(connection, exc)
         except OSError as exc:
-            log.warning("granting failed: pid=%d uid=%d error=%s", connection.peer.pid, connection.peer.uid, exc)
+            log.warning("granting failed: pid=%d uid=%d error=%r", connection.peer.pid, connection.peer.uid, str(exc))
             self.drop(connection)
 
     def refuse(self, connection: Connection, error: MapcellError) -> None:
@@ -251,7 +251,7 @@ class HandleDesk:
             return
         except OSError as exc:
             if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                log.error("accepting pauses: error=%s connections=%d", os.strerror(exc.errno), len(self))
+                log.error("accepting pauses: error=%r connections=%d", os.strerror(exc.errno), len(self))
                 self.listen(False)
                 self._loop.call_later(_PAUSE_SECONDS, self.listen, True)
             return

@@ -226,7 +226,7 @@ class Holdings:
             try:
                 self._locked[version.id] = LockedPages(version.segments)
             except OSError as exc:
-                log.warning("not locked: version=%s error=%s", version.id, exc)
+                log.warning("not locked: version=%s error=%r", version.id, str(exc))
 
     def _close_later(self, segment: Segment) -> None:
         self._closer.submit(segment.close)

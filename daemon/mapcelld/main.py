@@ -41,7 +41,7 @@ def main(path: Path | None, check_config: bool, runtime: str | None, budget: str
         logs.start(settings.log_level, os.environ)
         serve(settings, os.environ, read)
     except MapcellError as exc:
-        click.echo(f"error: {exc}", err=True)
+        click.echo(f"error: {logs.escaped(str(exc))}", err=True)
         sys.exit(1)
     # The boundary of the process: its status tells the service manager whether trying again makes sense.
     except Exception:

@@ -61,7 +61,7 @@ class Manager:
                 sock.connect(self._address)
                 socket.send_fds(sock, [state.encode()], list(fds))
             except OSError as exc:
-                log.warning("the service manager was not told: state=%r error=%s", state[:64], exc)
+                log.warning("the service manager was not told: state=%r error=%r", state[:64], str(exc))
 
     def keep(self, name: str, fd: int) -> None:
         """Puts a descriptor into the manager's store under `name`."""
@@ -86,7 +86,7 @@ class Manager:
             poll.register(pipe, select.POLLIN)
             # The end of the pipe is the answer: the manager closed its copy.
             if not poll.poll(_BARRIER_SECONDS * 1000):
-                log.warning("the service manager did not answer within %d s", _BARRIER_SECONDS)
+                log.warning("the service manager did not answer: seconds=%.1f", _BARRIER_SECONDS)
 
 
 def _inherited(environment: Mapping[str, str], pid: int) -> list[Inherited]:

@@ -53,7 +53,7 @@ async def _serve(config: Config, folder: RuntimeFolder, reread: Callable[[], Con
             # From the loop itself: when it hangs, so does this, and the manager restarts the daemon.
             beat = _every(manager.watchdog_seconds / 3, lambda: manager.tell("WATCHDOG=1"))
             regular.append(asyncio.create_task(beat))
-        log.info("serving: runtime=%s pid=%d budget=%d", folder.path, os.getpid(), config.budget)
+        log.info("serving: runtime=%r pid=%d budget=%d", str(folder.path), os.getpid(), config.budget)
         print(f"mapcelld ready: {folder.path} (pid {os.getpid()})", file=sys.stderr, flush=True)
         manager.barrier()
         manager.tell("READY=1")
@@ -84,9 +84,9 @@ def _reload(service: Service, began: Config, reread: Callable[[], Config], manag
         service.configure(fresh)
         log.info("reloaded")
         if fresh.metrics != began.metrics:
-            log.warning("not reloaded: key=metrics; it takes effect with the next start (systemctl restart mapcelld)")
+            log.warning("reloaded all but what takes effect with the next start: key=metrics")
     except MapcellError as exc:
-        log.error("not reloaded: %s", exc)
+        log.error("not reloaded: error=%r", exc.message)
     manager.tell("READY=1")
 
 

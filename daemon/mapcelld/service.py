@@ -128,7 +128,7 @@ class Service:
             room = self._room[name]
             before = room.open
             if room.look(used) is not before:
-                log.warning("%s: %s: descriptors=%d", name, "listens again" if room.open else "listening paused", used)
+                log.warning("%s: channel=%s descriptors=%d", "listens again" if room.open else "pauses", name, used)
                 desk.listen(room.open)
 
     async def close(self) -> None:
@@ -278,4 +278,4 @@ class _Unattended:
 
     def failed(self, error: MapcellError) -> None:
         """Leaves a line in the log: nobody else hears of it."""
-        log.error("loading failed: name=%r error=%s", self.intent.name, error.message)
+        log.error("loading failed: name=%r error=%r", self.intent.name, error.message)

@@ -102,10 +102,10 @@ class Store:
         used = 2 + sum(map(len, self._kept.values())) + 1 + len(version.segments)
         if used > self._manager.store_limit * _FULL_SHARE and not self._warned:
             self._warned = True
-            log.warning("the descriptor store is almost full: used=%d of=%d; raise FileDescriptorStoreMax", used,
+            log.warning("the descriptor store is almost full; raise FileDescriptorStoreMax: used=%d of=%d", used,
                         self._manager.store_limit)  # fmt: skip
         if used > self._manager.store_limit:
-            log.error("not kept across a restart: version=%s; the descriptor store is full", version.id)
+            log.error("not kept across a restart, the descriptor store is full: version=%s", version.id)
             return False
         return True
 
@@ -135,7 +135,7 @@ class Store:
             try:
                 return state.decode(_read_sealed(by_name[f"{_STATE}{number}"][0]))
             except (state.StateError, OSError) as exc:
-                log.warning("the state that was left is not taken over: number=%d reason=%s", number, exc)
+                log.warning("the state that was left is not taken over: number=%d reason=%r", number, str(exc))
         return None
 
     def _adopt_all(self, by_name: dict[str, list[int]], registry: Registry) -> None:
@@ -151,7 +151,7 @@ class Store:
         fds = [by_name[name].pop(0) for name in names if by_name.get(name)]
         fault = "descriptors are missing" if len(fds) != len(names) else _fault(record, fds)
         if fault:
-            log.warning("a version that was left is not taken over: version=%s reason=%s", record.id, fault)
+            log.warning("a version that was left is not taken over: version=%r reason=%r", record.id, fault)
             close_all(fds)
             return
         # A second copy under the same name is one that a daemon stored and then died: one is enough.
