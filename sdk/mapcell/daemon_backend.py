@@ -71,6 +71,8 @@ def attach_name(
     """
     until = time.monotonic() + timeout
     request = Attach(name, Selection(dtype or "", keys, prefix), hold)
+    # Where no daemon ever answered nobody waits for one: only what was there is waited for.
+    CONNECTIONS.client(until)
 
     def attempt() -> Weights:
         client = CONNECTIONS.client(until)

@@ -88,6 +88,8 @@ def test_no_daemon_at_all_is_noticed_at_once(runtime: Path, path: Path) -> None:
         assert weights.backend == "process"
     with pytest.raises(DaemonUnavailable, match=str(runtime)):
         mapcell.attach(path, daemon="require")
+    with pytest.raises(DaemonUnavailable, match=str(runtime)):
+        mapcell.attach("by-name")
     assert daemon_status() is None
     # Not a benchmark: a wait for a daemon would take the timeout's 30 s.
     assert time.monotonic() - began < 10
