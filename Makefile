@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test lint types check bench fuzz clean
+.PHONY: help demo test lint types check bench fuzz install-service uninstall-service clean
 
 help:
 	@echo "make demo   MiniLM in 4 workers: private copies, mmap and mapcell side by side"
 	@echo "make test   lint, type-check and run the tests"
 	@echo "make fuzz   coverage-guided fuzzing: FORMAT=all, or gguf, npz ...; SECONDS=60 for each"
 	@echo "make bench  short benchmarks, results in bench/results"
+	@echo "make install-service    mapcelld as a system service, as root: docs/operators.md"
+	@echo "make uninstall-service  removes it again"
 	@echo "make clean  remove .venv and caches"
 
 $(VENV)/made: constraints.txt
@@ -61,6 +63,12 @@ $(VENV)/fuzz: $(VENV)/test
 
 fuzz: $(VENV)/fuzz
 	PYTHONPATH=tests $(BIN)/python -m fuzz.fuzz $(FORMAT) $(SECONDS)
+
+install-service:
+	PYTHON="$(PYTHON)" systemd/install
+
+uninstall-service:
+	systemd/uninstall
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
