@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from mapcell_formats.errors import DaemonUnavailable
+from mapcell_formats.errors import DaemonUnavailable, ProtocolError
 
 if TYPE_CHECKING:
     import zmq
@@ -35,7 +35,11 @@ def runtime_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
         return [Path(environment["MAPCELL_RUNTIME"]).absolute()]
     session = environment.get("XDG_RUNTIME_DIR")
     user = [Path(session) / "mapcell"] if session else []
-    return [*user, Path("/run/mapcell"), Path(f"/tmp/mapcell-{os.getuid()}")]
+    return [*user, Path("/run/mapcell"), _in_tmp()]
+
+
+def _in_tmp() -> Path:
+    return Path(f"/tmp/mapcell-{os.getuid()}")
 
 
 class ControlClient:
@@ -62,8 +66,13 @@ class ControlClient:
 
         until = time.monotonic() + timeout
         with self._lock:
+            if self._socket.closed:
+                raise DaemonUnavailable(f"the connection to the daemon at {self.folder} was ended meanwhile; ask again")
             self._request += 1
             payload = wire.encode(message, self._request)
+            if len(payload) > messages.MAX_CONTROL_BYTES:
+                # The daemon would end the connection without an answer, each time it was asked.
+                raise ProtocolError(f"a request of {len(payload)} bytes; ask for fewer tensors by name, or use prefix=")
             self._socket.send(payload)
             while (left := until - time.monotonic()) > 0:
                 if not self._socket.poll(int(min(left, _ASK_AGAIN_SECONDS) * 1000) + 1):
@@ -71,7 +80,8 @@ class ControlClient:
                         self._socket.send(payload)
                     continue
                 number, reply = wire.decode(self._socket.recv(), messages.REPLIES, wire.MAX_ROWS)
-                if number == self._request:
+                # What the daemon could not read so far as to its number it refuses under none.
+                if number == self._request or (number == 0 and isinstance(reply, messages.Refused)):
                     break
             else:
                 raise DaemonUnavailable(
@@ -120,6 +130,8 @@ class Connections:
         with self._lock:
             self._forget_parents()
             for folder in folders:
+                if planted(folder):
+                    continue
                 client = self._clients.get(folder)
                 if (client is not None and (folder / HANDLES).exists()) or listens(folder):
                     return self._clients.setdefault(folder, client or ControlClient(folder)), True
@@ -152,6 +164,17 @@ atexit.register(CONNECTIONS.close)
 def left(until: float) -> float:
     """Seconds left until `until` (of time.monotonic), at least a hundredth."""
     return max(until - time.monotonic(), 0.01)
+
+
+def planted(folder: Path) -> bool:
+    """Whether `folder` is the one in /tmp that only this user's daemon makes, and somebody else made it first.
+
+    A daemon in it would be theirs: it would see which files this process opens, and lend it weights of their choice.
+    """
+    try:
+        return folder == _in_tmp() and folder.lstat().st_uid not in (0, os.getuid())
+    except OSError:
+        return False
 
 
 def listens(folder: Path) -> bool:

@@ -7,6 +7,7 @@ in pieces, encrypted, or wanted in another dtype) is copied once, when it is fir
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Literal
@@ -30,12 +31,14 @@ from .weights import Weights, select
 class ProcessBacking:
     """Maps of a checkpoint's files in this process, and copies of the tensors that need one.
 
-    Owns the checkpoint's sources until `close`.
+    Owns `files`, which the checkpoint's sources read, until `close`.
     """
 
     backend: Literal["process"] = "process"
 
-    def __init__(self, checkpoint: Checkpoint, dtype: str | None, mode: Mode) -> None:
+    def __init__(self, checkpoint: Checkpoint, files: Sequence[FileSource], dtype: str | None, mode: Mode) -> None:
+        # Not the checkpoint's own sources alone: one that decrypts or inflates has a file behind it.
+        self._files = tuple(files)
         self._tensors = {t.name: t for t in checkpoint.tensors}
         self._sources = checkpoint.sources
         self._dtype = dtype
@@ -69,9 +72,8 @@ class ProcessBacking:
         self._close_files()
 
     def _close_files(self) -> None:
-        for source in self._sources:
-            if isinstance(source, FileSource):
-                source.close()
+        for file in self._files:
+            file.close()
 
     def _lies_ready(self, tensor: SourceTensor, entry: TensorEntry) -> bool:
         return tensor.dtype == entry.dtype and (
@@ -129,7 +131,7 @@ def attach_in_process(
         about = Description(provisional_id(identities), "mapped", checkpoint.format, False, checkpoint.metadata)
         manifest = Manifest(encode_manifest(about, [s.size for s in checkpoint.sources], entries))
         selected = select(manifest, keys, prefix)
-        backing = ProcessBacking(checkpoint, dtype, mode)
+        backing = ProcessBacking(checkpoint, sources, dtype, mode)
     except BaseException:
         for source in sources:
             source.close()

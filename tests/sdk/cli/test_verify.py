@@ -151,7 +151,7 @@ def test_lent_bytes_that_are_damaged(cli: Cli, checkpoint: Path, monkeypatch: py
         digests = [b"\1" * 32 if t.name == "ids" else bytes(32) for t in found.tensors]
         about = Description("blake3:" + "0" * 64, "sealed", "safetensors", True, found.metadata)
         manifest = Manifest(encode_manifest(about, [source.size], entries, digests))
-        return Weights(manifest, ProcessBacking(found, None, "r"), name="m", source=None)
+        return Weights(manifest, ProcessBacking(found, [source], None, "r"), name="m", source=None)
 
     monkeypatch.setattr(daemon_backend, "attach_name", attach)
     ran = cli("verify", "m", "--json")
