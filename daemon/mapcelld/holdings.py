@@ -19,7 +19,7 @@ from mapcelld.channel import Credentials
 from mapcelld.config import Config
 from mapcelld.leases import Lease, Leases
 from mapcelld.lingering import Lingering
-from mapcelld.locking import LockedPages
+from mapcelld.locking import Locker
 from mapcelld.registry import Model, Recipe, Registry, State, Version
 from mapcelld.segment import Segment
 from mapcelld.staging import Intent, Staging
@@ -49,13 +49,22 @@ class Holdings:
         # Freeing gigabytes takes the kernel a while: not on the loop.
         self._closer = ThreadPoolExecutor(1, "closer")
         self._lingering = Lingering(self._close_later)
-        self._locked: dict[str, LockedPages] = {}
+        self._locker = Locker()
         self.published = 0
         self.evicted = 0
 
     def configure(self, config: Config, access: Access) -> None:
         """Goes by another configuration from here on."""
         self._config, self._access = config, access
+        self.lock_configured()
+
+    def lock_configured(self) -> None:
+        """Locks what the configuration wants locked and is there: adopted, or loaded under another one."""
+        for configured in self._config.models:
+            model = self.registry.models.get(configured.name)
+            if configured.lock and model is not None:
+                for version in map(self.registry.versions.__getitem__, model.versions):
+                    self._locker.lock(version.id, version.segments)
 
     # --- versions ---------------------------------------------------------------------------------------------------
 
@@ -122,9 +131,7 @@ class Holdings:
         if version.id in self.registry.versions:
             self.registry.drop(version)
             self.changed()
-        locked = self._locked.pop(version.id, None)
-        if locked is not None:
-            locked.close()
+        self._locker.unlock(version.id)
         self.discard([version.manifest])
         if version.residence == "sealed":
             self._lingering.add(version.segments)
@@ -195,6 +202,7 @@ class Holdings:
         """Drops everything. Clients keep what they mapped."""
         for version in list(self.registry.versions.values()):
             self.drop(version)
+        self._locker.close()
         self._lingering.close()
         self._closer.shutdown()
 
@@ -207,7 +215,7 @@ class Holdings:
         version.pinned = version.pinned or intent.pin
         configured = self._config.model(model.name)
         if configured is not None and configured.lock:
-            self._lock(version)
+            self._locker.lock(version.id, version.segments)
         self.changed()
         self._push(Event(0, "ready", model.name, version.id, version.nbytes, version.nbytes, version.residence), intent)
         self.collect()
@@ -220,13 +228,6 @@ class Holdings:
                 raise AccessDenied(f"the name {name!r} was taken meanwhile; choose another")
             name = f"{name}#{intent.owner}"
         return replace(intent, name=name)
-
-    def _lock(self, version: Version) -> None:
-        if version.id not in self._locked:
-            try:
-                self._locked[version.id] = LockedPages(version.segments)
-            except OSError as exc:
-                log.warning("not locked: version=%s error=%r", version.id, str(exc))
 
     def _close_later(self, segment: Segment) -> None:
         self._closer.submit(segment.close)

@@ -23,7 +23,8 @@ from mapcell_formats.source import FileSource
 from mapcelld import channel
 
 _O_PATH = 0o10000000
-# Local and cluster file systems whose reads end. FUSE (0x65735546) is not one: its server decides when they end.
+_FUSE = 0x65735546
+# Local and cluster file systems whose reads end. FUSE is not one: its server decides when they end.
 _FILE_SYSTEMS = {
     0xEF53: "ext4",
     0x58465342: "xfs",
@@ -55,7 +56,7 @@ def receive_offer(connection: socket.socket, paths: Sequence[str]) -> list[FileS
     """
     _, fds = channel.receive(connection, MAX_HANDLE_BYTES, MAX_DESCRIPTORS)
     if len(fds) != len(paths):
-        channel.close_all(fds)
+        _let_go(fds)
         raise ProtocolError(f"{len(fds)} descriptors came for {len(paths)} files")
     sources: list[FileSource] = []
     try:
@@ -63,7 +64,7 @@ def receive_offer(connection: socket.socket, paths: Sequence[str]) -> list[FileS
             _check_foreign(fds[0], paths[len(sources)])
             sources.append(FileSource(_own_description(fds.pop(0)), paths[len(sources)]))
     except BaseException:
-        channel.close_all(fds)
+        _let_go(fds)
         close_sources(sources)
         raise
     return sources
@@ -119,7 +120,8 @@ def _check_foreign(fd: int, path: str) -> None:
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     if flags & _O_PATH or flags & os.O_ACCMODE != os.O_RDONLY:
         raise AccessDenied(f"{path}: the descriptor has to be open for reading only", path=path)
-    kind = _file_system(fd)
+    # The mount table first: a FUSE server is asked by fstatfs, and may never answer.
+    kind = _FUSE if _is_fuse(fd) else _file_system(fd)
     if kind not in _FILE_SYSTEMS:
         raise AccessDenied(
             f"{path} lies on a file system of type {kind:#x}, which may answer late or never; copy the file to a local "
@@ -144,6 +146,20 @@ def _own_description(fd: int) -> int:
         return fd
     os.close(fd)
     return own
+
+
+def _is_fuse(fd: int) -> bool:
+    """Whether `fd` came through a FUSE mount that this process sees."""
+    with open(f"/proc/self/fdinfo/{fd}") as lines:
+        mount = next((line.split()[1] for line in lines if line.startswith("mnt_id:")), "")
+    with open("/proc/self/mountinfo", errors="surrogateescape") as lines:
+        found = next((line for line in lines if line.partition(" ")[0] == mount), "")
+    return found.partition(" - ")[2].startswith("fuse")
+
+
+def _let_go(fds: Sequence[int]) -> None:
+    # Closing can hang as well, before the client was told anything: those of FUSE are left to the end of the process.
+    channel.close_all([fd for fd in fds if not _is_fuse(fd)])
 
 
 def _file_system(fd: int) -> int:

@@ -1,32 +1,40 @@
-"""Keeps a version's pages in memory (`lock = true`): maps of its segments in the daemon, locked with mlock(2)."""
+"""Keeps versions' pages in memory (`lock = true`): maps of their segments in the daemon, locked with mlock(2)."""
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import mmap
 import os
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
+from mapcelld import channel
 from mapcelld.segment import Segment
 
 _MAP_FAILED = ctypes.c_void_p(-1).value
+log = logging.getLogger("mapcelld.locking")
 
 
 class LockedPages:
-    """Maps of segments whose pages the kernel may not reclaim. Owns the maps until `close`."""
+    """Maps of memory whose pages the kernel may not reclaim. Owns the maps until `close`."""
 
-    def __init__(self, segments: Sequence[Segment]) -> None:
-        """Maps and locks every segment, which reads mapped files whole. OSError when the kernel's limit is too low."""
+    def __init__(self, fds: Sequence[int], sizes: Sequence[int]) -> None:
+        """Maps and locks so many bytes of each of `fds` (consumed), which reads files whole.
+
+        OSError when the kernel's limit is too low.
+        """
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._libc.mmap.restype = ctypes.c_void_p
         self._maps: list[tuple[int, int]] = []
-        try:
-            for segment in segments:
-                if segment.nbytes:
-                    self._lock(segment)
-        except BaseException:
-            self.close()
-            raise
+        with channel.owned(fds):
+            try:
+                for fd, nbytes in zip(fds, sizes, strict=True):
+                    if nbytes:
+                        self._lock(fd, nbytes)
+            except BaseException:
+                self.close()
+                raise
 
     def close(self) -> None:
         """Unlocks and unmaps. A second call does nothing."""
@@ -34,16 +42,58 @@ class LockedPages:
         for address, nbytes in maps:
             self._libc.munmap(ctypes.c_void_p(address), ctypes.c_size_t(nbytes))
 
-    def _lock(self, segment: Segment) -> None:
+    def _lock(self, fd: int, nbytes: int) -> None:
         # Through libc: Python's mmap does not tell the address of a read-only map, and a writable private one would be
         # copied page by page when it is locked.
-        nbytes = ctypes.c_size_t(segment.nbytes)
-        address = self._libc.mmap(None, nbytes, mmap.PROT_READ, mmap.MAP_SHARED, segment.fileno(), ctypes.c_long(0))
+        size = ctypes.c_size_t(nbytes)
+        address = self._libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, fd, ctypes.c_long(0))
         if address == _MAP_FAILED:
             raise _error("mmap")
-        self._maps.append((address, segment.nbytes))
-        if self._libc.mlock(ctypes.c_void_p(address), nbytes) != 0:
+        self._maps.append((address, nbytes))
+        if self._libc.mlock(ctypes.c_void_p(address), size) != 0:
             raise _error("mlock")
+
+
+class Locker:
+    """The versions that are locked, by id. A thread of its own locks them: a file may have to be read whole."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "locker")
+        self._locked: dict[str, Future[LockedPages | None]] = {}
+
+    def lock(self, version: str, segments: Sequence[Segment]) -> None:
+        """Locks the pages of `segments` soon; where the kernel refuses, the log says so. Nothing when they are."""
+        if version not in self._locked:
+            # Descriptions of its own: a dropped segment is not free before they are closed, and their maps gone.
+            fds = [segment.reopen() for segment in segments]
+            self._locked[version] = self._thread.submit(_locked, version, fds, [s.nbytes for s in segments])
+
+    def unlock(self, version: str) -> None:
+        """Lets the kernel have them again soon; nothing for a version that is not locked."""
+        locked = self._locked.pop(version, None)
+        if locked is not None:
+            self._thread.submit(_unlock, locked)
+
+    def close(self) -> None:
+        """Unlocks all, and waits for that."""
+        for version in list(self._locked):
+            self.unlock(version)
+        self._thread.shutdown()
+
+
+def _locked(version: str, fds: Sequence[int], sizes: Sequence[int]) -> LockedPages | None:
+    try:
+        return LockedPages(fds, sizes)
+    except OSError as exc:
+        log.warning("not locked: version=%s error=%r", version, str(exc))
+        return None
+
+
+def _unlock(locked: Future[LockedPages | None]) -> None:
+    # The thread is one and does things in turn: this one is done.
+    pages = locked.result()
+    if pages is not None:
+        pages.close()
 
 
 def _error(call: str) -> OSError:

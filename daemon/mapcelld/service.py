@@ -100,6 +100,7 @@ class Service:
     async def open(self) -> None:
         """Starts the stagers' spawner and both channels, and stages what is to be preloaded."""
         await self._stagers.open()
+        self._holdings.lock_configured()
         self._handles.open()
         self._control.open()
         for model in self._config.models:

@@ -358,7 +358,11 @@ def test_preload_pin_lock_and_warm(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         )
         eventually(lambda: locked(daemon.pid) >= MODEL)
         assert cached(mapped) >= MODEL
+        # Wanted locked later, what is there is locked then.
+        assert daemon.reload(text + "lock = true\n").endswith("reloaded")
+        eventually(lambda: locked(daemon.pid) >= 2 * MODEL)
         tell(Retire("s"))
+        tell(Retire("m"))
         eventually(lambda: locked(daemon.pid) == 0)
         eventually(lambda: daemon_status().sealed == shared_memory(daemon.pid) == 0)
 

@@ -25,6 +25,7 @@ from mapcell_formats import messages, wire
 from mapcell_formats.errors import DaemonUnavailable, MapcellError, StagingFailed
 from mapcell_formats.messages import Attach, GetStatus, Grant, ListModels, Offer, Refused, Unload
 from support.daemon import DaemonProcess
+from support.fuse import hanging, needs_fuse
 from support.models import load, number_of, rows, tell, write_model
 from support.proc import children, eventually, shared_memory, stagers
 from support.raw import ask, connect, hear, raw_attach, redeem, ticket_for
@@ -358,6 +359,33 @@ def test_bad_offer(make: Callable[[ExitStack, Path], int], daemon: DaemonProcess
         assert "/their/name" in refused.message
 
 
+@needs_fuse
+@pytest.mark.parametrize("hidden", [False, True], ids=["seen", "hidden"])
+def test_a_file_system_that_hangs(hidden: bool, daemon: DaemonProcess, tmp_path: Path) -> None:
+    """A FUSE file whose server answers nothing is refused: at once where its mount is seen, else after a deadline.
+
+    What it hangs is a stager that even SIGKILL does not end; the daemon meanwhile serves everybody else.
+    """
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(read)
+        with hanging(tmp_path, hidden) as fd, connect(daemon.runtime) as sock:
+            redeem(sock, ticket_for(daemon.runtime, Offer(("/their/name",))), [fd])
+            os.write(write, b"offered ")
+            os.write(write, hear(sock)[0].code.encode())
+        os._exit(0)
+    try:
+        os.close(write)
+        with open(read, "rb") as answers:
+            for _ in range(10):
+                assert number_of(mapcell.attach("m")) == 1
+            code = answers.read()
+    finally:
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert code == b"offered " + (b"staging-failed" if hidden else b"access-denied")
+
+
 def test_endless_multipart(daemon: DaemonProcess) -> None:
     """A control message of 20,000 parts that does not end costs its sender an error at most, and is forgotten."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as sock:
@@ -514,11 +542,11 @@ def test_descriptors_run_out(channel: str, tmp_path: Path, monkeypatch: pytest.M
             for _ in range(10):
                 flood(daemon.runtime / f"{channel}.sock", kind, 300, stack)
                 assert daemon.alive(), daemon.log()
-            assert f"{channel}: listening paused" in daemon.log()
+            assert f"pauses: channel={channel}" in daemon.log()
             # Who was connected before is served as ever.
             assert daemon_status().pid == daemon.pid
             assert number_of(held) == 1
         eventually(lambda: daemon_status().descriptors == before.descriptors, 30)
-        eventually(lambda: "handles: listens again" in daemon.log())
+        eventually(lambda: "listens again: channel=handles" in daemon.log())
         assert number_of(mapcell.attach("m", timeout=20)) == 1
         assert isinstance(ask(daemon.runtime, GetStatus()), messages.Status)
