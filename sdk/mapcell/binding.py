@@ -64,17 +64,20 @@ def bind(
     plan = _plan(net, _storages(weights), strict, renamer(rename, prefix))
     if plan.faults or (strict and (plan.missing or plan.unexpected)):
         raise BindError(_explained(plan, strict))
-    storages = [storage for _, storage in plan.bound] if not plan.converts else fitted(plan.bound)
-    for (parameter, _), storage in zip(plan.bound, storages, strict=True):
+    bound = plan.bound
+    if plan.converts:
+        bound = [(p, storage) for (p, _), storage in zip(bound, fitted(bound), strict=True)]
+    for parameter, storage in bound:
         parameter._storage = storage
     return plan.missing, plan.unexpected
 
 
 def _storages(weights: Weights | Mapping[str, Any]) -> Iterable[tuple[str, Storage]]:
-    entries = getattr(weights, "entries", None)
-    if entries is None:
+    if not hasattr(weights, "entries"):
         return weights.items()
-    return ((entry.name, SharedView(weights, entry)) for entry in entries())
+    # No isinstance: a mapping of any kind may lend its entries.
+    lender: Any = weights
+    return [(entry.name, SharedView(lender, entry)) for entry in lender.entries()]
 
 
 def _plan(
@@ -87,15 +90,22 @@ def _plan(
         renamed = rename(source)
         if renamed is None:
             continue
-        parameter = by_name.get(renamed, by_path.get(renamed))
+        parameter = by_name.get(renamed)
+        if parameter is None:
+            parameter = by_path.get(renamed)
         if parameter is None:
             plan.unexpected.append(source)
         elif id(parameter) in sources:
             plan.faults.append(f"{sources[id(parameter)]!r} and {source!r} both mean {parameter.name!r}")
         else:
             sources[id(parameter)] = source
-            _fit(plan, parameter, source, storage, strict)
-    plan.missing = [p.name for p in by_path.values() if id(p) not in sources]
+            own = parameter._storage
+            if storage.shape == own.shape and storage.dtype == own.dtype:
+                plan.bound.append((parameter, storage))
+            else:
+                _fit(plan, parameter, source, storage, strict)
+    if len(sources) < len(by_path):
+        plan.missing = [p.name for p in by_path.values() if id(p) not in sources]
     return plan
 
 
@@ -106,7 +116,7 @@ def _targets(net: Cell) -> tuple[dict[str, Parameter], dict[str, Parameter]]:
     twice: set[str] = set()
     for path, parameter in net.parameters_and_names():
         by_path[path] = parameter
-        name = parameter.name
+        name = parameter._name
         if by_name.setdefault(name, parameter) is not parameter:
             twice.add(name)
     for name in twice:
@@ -115,10 +125,6 @@ def _targets(net: Cell) -> tuple[dict[str, Parameter], dict[str, Parameter]]:
 
 
 def _fit(plan: _Plan, parameter: Parameter, source: str, storage: Storage, strict: bool) -> None:
-    own = parameter._storage
-    if storage.shape == own.shape and storage.dtype == own.dtype:
-        plan.bound.append((parameter, storage))
-        return
     fault = shape_fault(source, storage, parameter) or dtype_fault(source, storage, parameter, strict)
     if fault:
         plan.faults.append(fault)

@@ -42,7 +42,7 @@ class Entry(Protocol):
 class ArraySource(Protocol):
     """Attached weights, as far as a SharedView uses them."""
 
-    def __getitem__(self, name: str, /) -> Array: ...
+    def at(self, entry: Any, /) -> Array: ...
 
 
 class Fill(Protocol):
@@ -102,22 +102,14 @@ class SharedView:
     The view made at first use is kept; it is read-only unless the weights were attached copy-on-write (mode "c").
     """
 
-    __slots__ = ("_array", "entry", "weights")
+    __slots__ = ("_array", "dtype", "entry", "shape", "weights")
 
     def __init__(self, weights: ArraySource, entry: Entry) -> None:
         self.weights = weights
         self.entry = entry
+        self.shape = entry.shape
+        self.dtype = numpy_dtype(entry.dtype)
         self._array: Array | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the tensor."""
-        return self.entry.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """NumPy's dtype of the elements."""
-        return numpy_dtype(self.entry.dtype)
 
     @property
     def pending(self) -> bool:
@@ -127,7 +119,7 @@ class SharedView:
     def array(self) -> Array:
         """The view; the first call makes it. Two threads at once make equal views of the same bytes."""
         if self._array is None:
-            self._array = self.weights[self.entry.name]
+            self._array = self.weights.at(self.entry)
         return self._array
 
     operand = array

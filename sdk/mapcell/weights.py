@@ -111,9 +111,14 @@ class Weights(Mapping[str, "Array"]):
         return every if self._selected is None else (e for e in every if e.name in self._selected)
 
     def __getitem__(self, name: str) -> Array:
-        entry = self.entry(name)
-        array = self._open().array(entry)
-        self._viewed[name] = entry.nbytes
+        return self.at(self.entry(name))
+
+    def at(self, entry: TensorEntry) -> Array:
+        """The tensor of one of `entries()`, for callers that have it: as ``self[entry.name]`` without looking it up."""
+        if self._backing is None:
+            raise self._closed()
+        array = self._backing.array(entry)
+        self._viewed[entry.name] = entry.nbytes
         return array
 
     @overload
@@ -188,5 +193,8 @@ class Weights(Mapping[str, "Array"]):
 
     def _open(self) -> Backing:
         if self._backing is None:
-            raise MapcellError(f"these weights of {self.name!r} were closed; attach again")
+            raise self._closed()
         return self._backing
+
+    def _closed(self) -> MapcellError:
+        return MapcellError(f"these weights of {self.name!r} were closed; attach again")

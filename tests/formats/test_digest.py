@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,7 +37,7 @@ def test_golden_value() -> None:
 @given(order=st.permutations(TENSORS), moved=st.integers(0, 1 << 40), segment=st.integers(0, 9))
 def test_independent_of_place(order: list[tuple[TensorEntry, bytes]], moved: int, segment: int) -> None:
     """Neither the order nor where the bytes lie changes it: one file and its shards are one version."""
-    shifted = [(replace(e, offset=e.offset + moved, segment=segment), d) for e, d in order]
+    shifted = [(e._replace(offset=e.offset + moved, segment=segment), d) for e, d in order]
     assert content_digest(shifted, dict(reversed(METADATA.items()))) == DIGEST
 
 
@@ -47,9 +46,9 @@ def test_independent_of_place(order: list[tuple[TensorEntry, bytes]], moved: int
     [
         (TENSORS[:2], METADATA),
         ([*TENSORS[:2], (ENTRIES[2], HASHES[0])], METADATA),
-        ([(replace(ENTRIES[0], name="A"), HASHES[0]), *TENSORS[1:]], METADATA),
-        ([(replace(ENTRIES[0], shape=(3, 2)), HASHES[0]), *TENSORS[1:]], METADATA),
-        ([(replace(ENTRIES[0], dtype="I32"), HASHES[0]), *TENSORS[1:]], METADATA),
+        ([(ENTRIES[0]._replace(name="A"), HASHES[0]), *TENSORS[1:]], METADATA),
+        ([(ENTRIES[0]._replace(shape=(3, 2)), HASHES[0]), *TENSORS[1:]], METADATA),
+        ([(ENTRIES[0]._replace(dtype="I32"), HASHES[0]), *TENSORS[1:]], METADATA),
         ([(ENTRIES[0], HASHES[1]), (ENTRIES[1], HASHES[0]), TENSORS[2]], METADATA),
         (TENSORS, {}),
         (TENSORS, {"format": "pta", "": "b"}),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from itertools import islice, product
 from math import prod
 
@@ -65,7 +64,7 @@ def _flipped(base: bytes | bytearray, flips: Iterable[int]) -> str:
 _TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 _ENTRIES = st.lists(
     st.builds(
-        lambda name, dtype, shape, segment, offset: replace(entry(name, dtype, shape, offset), segment=segment),
+        lambda name, dtype, shape, segment, offset: entry(name, dtype, shape, offset)._replace(segment=segment),
         _TEXT,
         st.sampled_from(CODES),
         st.lists(st.integers(0, 1 << 20), max_size=4).map(tuple),
@@ -181,6 +180,26 @@ def test_flipped_bytes(change: int) -> None:
         data = bytearray(BYTES)
         data[position] ^= change
         _tolerate(lambda data=data: everything(bytes(data), NAMES))
+
+
+@pytest.mark.parametrize("sample", [SAMPLE, SAMPLE[:2]], ids=["any text", "ASCII alone"])
+def test_all_at_once_or_one_by_one(sample: list[TensorEntry]) -> None:
+    """Decoding all entries together refuses and answers exactly as decoding each does, whatever byte is changed."""
+    whole = encode_manifest(ABOUT, [4096], sample)
+    for position in range(64, len(whole)):
+        data = bytearray(whole)
+        data[position] ^= 0xFF
+        held = Manifest(bytes(data))
+        assert _outcome(lambda h=held: list(h.entries())) == _outcome(
+            lambda h=held: [h.entry(i) for i in range(len(h))]
+        )
+
+
+def _outcome(ask: Callable[[], object]) -> object:
+    try:
+        return ask()
+    except FormatError as exc:
+        return str(exc)
 
 
 @given(data=st.binary(max_size=400), start=st.integers(0, len(BYTES)))

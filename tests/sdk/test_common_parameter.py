@@ -14,6 +14,7 @@ from mapcell.common.parameter import named_parameter
 from mapcell.nn.utils import no_init_parameters
 from mapcell.storage import SharedView
 from mapcell_formats.manifest import TensorEntry
+from support.lending import Lent
 
 
 def parameter(values=(1.0, 2.0), dtype=np.float32, **kwargs):
@@ -28,7 +29,7 @@ def lazy(kind="ones", shape=(2, 3), **kwargs):
 def shared(values=(1.0, 2.0)):
     array = np.array(values, np.float32)
     array.flags.writeable = False
-    return named_parameter(SharedView({"w": array}, TensorEntry("w", "F32", array.shape, 0, 0, array.nbytes)), "w")
+    return named_parameter(SharedView(Lent(w=array), TensorEntry("w", "F32", array.shape, 0, 0, array.nbytes)), "w")
 
 
 DEFAULTS = [

@@ -9,6 +9,7 @@ from mapcell import Parameter, Tensor, nn
 from mapcell.common.parameter import named_parameter
 from mapcell.storage import SharedView
 from mapcell_formats.manifest import TensorEntry
+from support.lending import Lent
 
 
 class Net(nn.Cell):
@@ -117,7 +118,7 @@ def test_shared_weights_are_not_copied():
     """A value of attached weights stays a view."""
     array = np.ones((2, 2), np.float32)
     array.flags.writeable = False
-    view = named_parameter(SharedView({"p": array}, TensorEntry("p", "F32", (2, 2), 0, 0, 16)), "p")
+    view = named_parameter(SharedView(Lent(p=array), TensorEntry("p", "F32", (2, 2), 0, 0, 16)), "p")
     net = Inner()
     net.load_state_dict({"p": view})
     assert np.shares_memory(net.p.asnumpy(), array)

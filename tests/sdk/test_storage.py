@@ -31,9 +31,9 @@ class Source(dict):
 
     looks = 0
 
-    def __getitem__(self, name):
+    def at(self, entry):
         self.looks += 1
-        return super().__getitem__(name)
+        return self[entry.name]
 
 
 def source():
