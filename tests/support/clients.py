@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import mmap
 import os
@@ -24,7 +25,7 @@ from mapcell.connection import CONNECTIONS, daemon_status
 from mapcell.daemon_backend import attach_path
 from mapcell.leasing import close_all, redeem
 from mapcell_formats import wire
-from mapcell_formats.errors import MapcellError, NotFound
+from mapcell_formats.errors import DaemonUnavailable, MapcellError, NotFound
 from mapcell_formats.messages import (
     HANDOUTS,
     MAX_HANDLE_BYTES,
@@ -117,29 +118,35 @@ def kills(names: str, rounds: str) -> list[dict[str, Any]]:
 def churn(name: str, path: str, rounds: str, seed: str) -> dict[str, Any]:
     """Loads and evicts `path` over and over while the daemon is killed at moments of its own choosing.
 
-    How many kills there were, what failed as anything but a daemon that went away, and what is held in the end.
+    What failed as anything but a daemon that went away, and the checksums of what each next daemon had.
     """
     chance = random.Random(int(seed))
     errors: list[str] = []
+    sums = []
     for _ in range(int(rounds)):
-        pid = daemon_status(timeout=_PATIENCE).pid
-        child = os.fork()
-        if child == 0:
-            time.sleep(chance.uniform(0, 0.12))
-            os.kill(pid, signal.SIGKILL)
-            os._exit(0)
-        chance.random()
-        while os.waitpid(child, os.WNOHANG) == (0, 0):
-            for action in (lambda: load(name, path, "sealed"), lambda: _evict(name)):
-                try:
-                    action()
-                except MapcellError as exc:
-                    if type(exc).__name__ not in ("DaemonUnavailable", "NotFound"):
-                        errors.append(f"{type(exc).__name__}: {exc}")
-        mapcell.disconnect()
-        CONNECTIONS.client()
-    rows = CONNECTIONS.client().ask(ListModels(), _PATIENCE).rows
-    return {"errors": errors, "rows": [r.name for r in rows if r.version], "sums": [check(r.name) for r in rows]}
+        killed = _kill_later(daemon_status(timeout=_PATIENCE).pid, chance.uniform(0, 0.12))
+        for action in itertools.cycle((lambda: load(name, path, "sealed"), lambda: _evict(name))):
+            if killed():
+                break
+            try:
+                action()
+            except (DaemonUnavailable, NotFound):
+                continue
+            except MapcellError as exc:
+                errors.append(f"{type(exc).__name__}: {exc}")
+        rows = CONNECTIONS.client(time.monotonic() + _PATIENCE).ask(ListModels(), _PATIENCE).rows
+        sums.append([check(row.name) for row in rows])
+    return {"errors": errors, "sums": sums}
+
+
+def _kill_later(pid: int, seconds: float) -> Callable[[], bool]:
+    """Has `pid` killed after `seconds`; what comes back tells whether it was."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(seconds)
+        os.kill(pid, signal.SIGKILL)
+        os._exit(0)
+    return lambda: os.waitpid(child, os.WNOHANG) != (0, 0)
 
 
 def drop(name: str) -> list[str]:
