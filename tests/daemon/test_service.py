@@ -27,7 +27,7 @@ from mapcell_formats.messages import (
     Watch,
 )
 from mapcelld import channel
-from mapcelld.config import Config, ModelConfig
+from mapcelld.config import Config, ModelConfig, Principals
 from mapcelld.manager import Manager
 from mapcelld.runtime import RuntimeFolder
 from mapcelld.service import Service
@@ -118,6 +118,30 @@ def test_attach(tmp_path: Path, file: Path) -> None:
         assert (await stage.until(lambda s: s.connections == 0)).leases == 0
 
     run(tmp_path, config(file), scene)
+
+
+@pytest.mark.parametrize(("allow", "name"), [(None, "m"), (Principals(frozenset({os.geteuid()})), "(private)")])
+def test_statistics(tmp_path: Path, file: Path, allow: Principals | None, name: str) -> None:
+    """What was served, refused and read is counted; a model that is not for everybody is counted without its name."""
+
+    async def scene(stage: Stage) -> None:
+        for asked in ("m", "nothing"):
+            reply = await stage.ask(Attach(asked))
+            if isinstance(reply, Refused):
+                continue
+            _, fds, sock = await stage.redeem(reply)
+            channel.close_all(fds)
+        seen = stage.service.statistics()
+        assert seen.leases == {(name, os.geteuid()): 1}
+        assert seen.refusals == {"not-found": 1}
+        assert seen.versions == {("sealed", "READY"): 1}
+        assert seen.held == {"sealed": 4096, "mapped": 0}
+        assert (sum(seen.attaches.counts), sum(seen.stagings.counts), seen.published) == (1, 1, 1)
+        assert seen.read >= file.stat().st_size
+        assert (seen.adopted, seen.restarts, seen.stored, seen.store_limit, seen.lingering) == (0, 0, 0, 0, 0)
+        sock.close()
+
+    run(tmp_path, config(file, allow=allow), scene)
 
 
 def test_attach_with_a_cast(tmp_path: Path, file: Path) -> None:
