@@ -170,6 +170,26 @@ def test_file_leases_are_granted(service: InstalledService, folder: Path) -> Non
     assert seen["closed"] == 0
 
 
+def test_every_manner_of_staging(service: InstalledService, folder: Path) -> None:
+    """Locking, warming, casting, huge pages and giving back the page cache work inside the sandbox."""
+    path = checkpoint(folder, "manner", 12, 1 << 20)
+    common = f'source = "{path}"\nlock = true\nwarm = true\npreload = true\n'
+    models = "".join(
+        f'[[model]]\nname = "{name}"\n{common}{more}\n'
+        for name, more in (("a", 'residence = "mapped"'), ("b", 'residence = "sealed"'), ("c", 'dtype = "float16"'))
+    )
+    service.configure(f'roots = ["{INSIDE}"]\nhuge_pages = "try"\ndrop_cache = true\n{models}')
+    for _ in range(2):
+        service.systemctl("restart", SERVICE)
+        eventually(lambda: len(json.loads(service.command("ls", "--json"))) == 3)
+        eventually(lambda: all(r["state"] == "READY" for r in json.loads(service.command("ls", "--json"))))
+        assert service.client("check", "a") == service.client("check", "b") != service.client("check", "c")
+    assert "WARNING" not in service.log()
+    assert "ERROR" not in service.log()
+    # Equal content is held once, whatever it is called: a megabyte, and half of it for the cast.
+    eventually(lambda: int(service.sandbox.run("grep", "VmLck", f"/proc/{service.pid()}/status").split()[1]) >= 1536)
+
+
 def test_killed_over_and_over(service: InstalledService, folder: Path) -> None:
     """kill -9 while 8 workers compute: none errs, no byte is wrong, and all is served again without being read."""
     idle = service.client("status")["read"]
