@@ -105,6 +105,8 @@ def answer(worker: Worker, task: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Works until standard input ends."""
     worker = Worker(int(sys.argv[1]))
+    # What a process imports and connects once is not what attaching takes.
+    mapcell.daemon_status()
     for line in sys.stdin:
         task = json.loads(line)
         if task["do"] == "stop":

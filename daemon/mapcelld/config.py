@@ -56,7 +56,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What one uid that is no operator may have at once. `staged` in bytes of sealed memory; `requests` wait beyond."""
+    """What one uid that is no operator may have at once. `staged` in bytes; `requests` that wait for staging."""
 
     leases: int = 256
     staged: int = 16 << 30

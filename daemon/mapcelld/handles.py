@@ -24,6 +24,7 @@ from mapcell_formats.messages import Grant, Progress, Refused, Selection
 from mapcelld import channel
 from mapcelld.channel import Credentials
 from mapcelld.figures import Histogram
+from mapcelld.in_flight import InFlight
 from mapcelld.leases import Lease
 from mapcelld.registry import Version
 from mapcelld.staging import Intent, Plan
@@ -52,6 +53,7 @@ class Connection:
         self.intent = Intent("")
         self.then = Selection()
         self.redeemed = False
+        self.waits = False
         self.lease: Lease | None = None
         self._desk = desk
 
@@ -140,7 +142,8 @@ class HandleDesk:
         self._now = now
         self._connections: dict[Connection, None] = {}
         self._per_uid: Counter[int] = Counter()
-        self._unread: dict[Connection, float] = {}
+        self._waiting: Counter[int] = Counter()
+        self._in_flight = InFlight()
         self.refusals: Counter[str] = Counter()
         self.attaches = Histogram()
         self._listener = socket.socket(fileno=inherited) if inherited is not None else _bound(path)
@@ -157,6 +160,10 @@ class HandleDesk:
         """How many connections `uid` has."""
         return self._per_uid[uid]
 
+    def waiting(self, uid: int) -> int:
+        """How many of them wait for staging."""
+        return self._waiting[uid]
+
     def watch(self, connection: Connection) -> None:
         """Looks out for the client's end, or for its next message."""
         if connection in self._connections:
@@ -171,6 +178,9 @@ class HandleDesk:
                 if cast is not None:
                     self.grant(connection, cast)
                 return
+            self._settle(connection)
+            count = 1 + len(version.segments)
+            self._in_flight.check(connection.peer.uid, count)
             # The lease first: it keeps the version from being dropped while its name is settled.
             connection.lease = self._rules.begin(connection.peer, connection.intent.name, version)
             name = self._rules.name(connection.intent, version)
@@ -180,7 +190,7 @@ class HandleDesk:
                     fds.append(segment.reopen())
                 grant = Grant(name, version.id, version.manifest.nbytes, tuple(s.nbytes for s in version.segments))
                 channel.send(connection.sock, wire.encode(grant), fds)
-            self._unread[connection] = self._now()
+            self._in_flight.sent(connection.sock, connection.peer.uid, count, self._now())
             self.attaches.observe(self._now() - connection.since)
             self.watch(connection)
         except MapcellError as exc:
@@ -206,7 +216,8 @@ class HandleDesk:
         if not self._per_uid[connection.peer.uid]:
             del self._per_uid[connection.peer.uid]
         self._loop.remove_reader(connection.sock)
-        self._unread.pop(connection, None)
+        self._settle(connection)
+        self._in_flight.forget(connection.sock)
         _empty(connection.sock)
         connection.sock.close()
         self._rules.left(connection)
@@ -214,13 +225,10 @@ class HandleDesk:
     def sweep(self) -> None:
         """Drops clients that connected and said nothing, and those that never took what they were granted."""
         oldest = self._now() - REDEEM_SECONDS
-        for connection, since in list(self._unread.items()):
-            if not channel.unread(connection.sock):
-                del self._unread[connection]
-            elif since < oldest:
-                # Descriptors in flight count against this daemon's own limit until somebody receives them.
-                log.warning("dropped: reads nothing: pid=%d uid=%d", connection.peer.pid, connection.peer.uid)
-                self.drop(connection)
+        overdue = self._in_flight.overdue(oldest)
+        for connection in [c for c in self._connections if c.sock in overdue] if overdue else ():
+            log.warning("dropped: reads nothing: pid=%d uid=%d", connection.peer.pid, connection.peer.uid)
+            self.drop(connection)
         for connection in [c for c in self._connections if not c.redeemed and c.since < oldest]:
             self.drop(connection)
 
@@ -306,16 +314,29 @@ class HandleDesk:
             if right.plan is not None and right.plan.kind == "offer":
                 # The message stays queued: only a stager takes a client's descriptors out of it.
                 self._loop.remove_reader(connection.sock)
-                self._rules.stage(right, connection, connection.sock.fileno())
+                self._stage(right, connection, connection.sock.fileno())
                 return
             channel.discard(connection.sock)
             if right.version is not None:
                 self.grant(connection, right.version)
             elif right.plan is not None:
                 self.watch(connection)
-                self._rules.stage(right, connection, None)
+                self._stage(right, connection, None)
         except MapcellError as exc:
             self.refuse(connection, exc)
+
+    def _stage(self, right: Right, connection: Connection, offer: int | None) -> None:
+        self._rules.stage(right, connection, offer)
+        connection.waits = True
+        self._waiting[connection.peer.uid] += 1
+
+    def _settle(self, connection: Connection) -> None:
+        """It waits for staging no more."""
+        if connection.waits:
+            connection.waits = False
+            self._waiting[connection.peer.uid] -= 1
+            if not self._waiting[connection.peer.uid]:
+                del self._waiting[connection.peer.uid]
 
 
 def _empty(sock: socket.socket) -> None:

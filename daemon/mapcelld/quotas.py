@@ -21,6 +21,15 @@ def check_connections(quota: Quota, uid: int, held: int) -> None:
         raise AccessDenied(f"uid {uid} has {held} connections, as many as its quota allows", quota=quota.connections)
 
 
+def check_requests(quota: Quota, uid: int, waiting: int) -> None:
+    """AccessDenied when `uid`, who has `waiting` requests that are being staged, may not have another."""
+    if waiting >= quota.requests:
+        raise AccessDenied(
+            f"uid {uid} has {waiting} requests under way, as many as its quota allows; wait for some",
+            quota=quota.requests,
+        )
+
+
 def check_staged(quota: Quota, uid: int, versions: Iterable[Version], promised: int, needed: int) -> None:
     """BudgetExceeded when `needed` more bytes would take `uid` over its share of sealed memory."""
     used = promised + sum(v.sealed_bytes for v in versions if v.uid == uid)

@@ -192,6 +192,8 @@ class Service:
     def stage(self, right: Right, connection: Connection, offer: int | None) -> None:
         """Has the version staged for `connection`; `offer` is a descriptor of it when its files are still in it."""
         assert right.plan is not None
+        if not self._access.operates(connection.peer):
+            quotas.check_requests(self._config.quota, connection.peer.uid, self._handles.waiting(connection.peer.uid))
         staging = self._staging.start(right.plan, connection.peer.uid, connection, offer)
         if right.hold:
             staging.waiters.append(_Unattended(self, right.intent))

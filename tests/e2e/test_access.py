@@ -24,6 +24,7 @@ from mapcell_formats.messages import Attach, Evict, ListModels, Pin, Retire, Tag
 from support.daemon import DaemonProcess
 from support.models import MIB, load, number_of, rows, tell, write_model
 from support.proc import eventually, locked, shared_memory
+from support.raw import connect, hear, redeem, ticket_for
 from support.users import A_GROUP, OTHER_UID, THIRD_UID, as_user, needs_root, outcome
 
 MODEL = 4 * MIB
@@ -186,6 +187,29 @@ def test_quotas_bound_each_user(shared: Path, monkeypatch: pytest.MonkeyPatch) -
         assert as_user(OTHER_UID, lambda: knock(daemon.runtime)) == "protocol"
         # An operator has no quota.
         assert [number_of(w) for w in mine] == [1] * 6
+
+
+@needs_root
+def test_quota_of_requests(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has as many requests being staged as the quota allows is refused more until they are done."""
+    paths = [write_model(shared / f"{i}.safetensors", i) for i in range(8)]
+    with Configured(shared, "[quota]\nrequests = 1\n", monkeypatch) as daemon:
+
+        def crowd() -> list[str]:
+            with ExitStack() as stack:
+                socks = [stack.enter_context(connect(daemon.runtime)) for _ in paths]
+                tickets = [ticket_for(daemon.runtime, messages.Offer((str(p),), residence="sealed")) for p in paths]
+                files = [stack.enter_context(p.open("rb")) for p in paths]
+                for sock, ticket, file in zip(socks, tickets, files, strict=True):
+                    redeem(sock, ticket, [file.fileno()])
+                return [type(hear(sock)[0]).__name__ for sock in socks]
+
+        answers = as_user(OTHER_UID, crowd)
+        assert set(answers) == {"Grant", "Refused"}
+        assert answers[0] == "Grant"
+        assert as_user(OTHER_UID, lambda: [number_of(load(p)) for p in paths]) == list(range(8))
+        # An operator may have any number of them.
+        assert as_user(0, crowd) == ["Grant"] * 8
 
 
 def digests(path: Path, daemon: DaemonProcess) -> dict[str, str]:
