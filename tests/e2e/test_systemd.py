@@ -217,6 +217,8 @@ def test_killed_over_and_over(service: InstalledService, folder: Path) -> None:
     assert [a["wrong"] for a in answers] == [0] * 8
     assert all(a["rounds"] > 0 for a in answers)
     assert max(k["read"] for k in killed) < idle + READ_NOISE
+    # And once the last one has started everything that it starts.
+    assert service.client("status")["read"] < idle + READ_NOISE
     assert [service.client("check", n) for n in ("sealed", "mapped")] == sums
     assert service.restarts() == rounds
     service.settled(5)
