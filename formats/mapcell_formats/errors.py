@@ -10,6 +10,7 @@
       BudgetExceeded(MemoryError)             the bytes do not fit the daemon's budget
       StagingFailed(RuntimeError)             a source could not be read to its end
       ProtocolError(RuntimeError)             the other side broke the protocol or speaks another version
+      NotOffered(AttributeError)              a name of MindSpore's that is left out on purpose
       GradientUnavailable(NotImplementedError)  a gradient was asked for that there is no rule for
 
 A message says whose fault it is and what to do next. An error crosses the wire as ``(code, message, details)``
@@ -119,6 +120,12 @@ class ProtocolError(MapcellError, RuntimeError):
     code = "protocol"
 
 
+class NotOffered(MapcellError, AttributeError):
+    """A name of MindSpore's that is left out on purpose."""
+
+    code = "not-offered"
+
+
 class GradientUnavailable(MapcellError, NotImplementedError):
     """There is no rule for the gradient of an operator that was used."""
 
@@ -138,6 +145,7 @@ _BY_CODE: Mapping[str, type[MapcellError]] = {
         BudgetExceeded,
         StagingFailed,
         ProtocolError,
+        NotOffered,
         GradientUnavailable,
     )
 }

@@ -13,9 +13,10 @@ __getattr__, __dir__, __all__ = exports(
     {
         "mapcell_formats.errors": (
             "AccessDenied BindError BudgetExceeded DaemonUnavailable FormatError GradientUnavailable MapcellError "
-            "NotFound ProtocolError StagingFailed UnsupportedFormat"
+            "NotFound NotOffered ProtocolError StagingFailed UnsupportedFormat"
         ),
         ".": "autograd common context nn ops train",
+        "._version": "__version__",
         ".attaching": "attach",
         ".autograd": "get_grad grad value_and_grad",
         ".binding": "bind",
@@ -30,8 +31,9 @@ __getattr__, __dir__, __all__ = exports(
         ".common.tensor": "from_dlpack from_numpy is_tensor Tensor tensor",
         ".connection": "daemon_status disconnect",
         ".context": (
-            "get_context GRAPH_MODE jit jit_class JitConfig lazy_inline ms_function PYNATIVE_MODE "
-            "reset_auto_parallel_context set_auto_parallel_context set_context set_device"
+            "constexpr get_auto_parallel_context get_context GRAPH_MODE jit jit_class JitConfig lazy_inline "
+            "ms_function mutable no_inline ParallelMode PYNATIVE_MODE recompute reset_auto_parallel_context "
+            "set_auto_parallel_context set_context set_device"
         ),
         ".tensor_file": "safe_open",
         ".train.serialization": (

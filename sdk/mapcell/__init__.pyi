@@ -12,6 +12,7 @@ from mapcell_formats.errors import FormatError as FormatError
 from mapcell_formats.errors import GradientUnavailable as GradientUnavailable
 from mapcell_formats.errors import MapcellError as MapcellError
 from mapcell_formats.errors import NotFound as NotFound
+from mapcell_formats.errors import NotOffered as NotOffered
 from mapcell_formats.errors import ProtocolError as ProtocolError
 from mapcell_formats.errors import StagingFailed as StagingFailed
 from mapcell_formats.errors import UnsupportedFormat as UnsupportedFormat
@@ -22,6 +23,7 @@ from . import context as context
 from . import nn as nn
 from . import ops as ops
 from . import train as train
+from ._version import __version__ as __version__
 from .attaching import attach as attach
 from .autograd import get_grad as get_grad
 from .autograd import grad as grad
@@ -67,11 +69,17 @@ from .connection import disconnect as disconnect
 from .context import GRAPH_MODE as GRAPH_MODE
 from .context import PYNATIVE_MODE as PYNATIVE_MODE
 from .context import JitConfig as JitConfig
+from .context import ParallelMode as ParallelMode
+from .context import constexpr as constexpr
+from .context import get_auto_parallel_context as get_auto_parallel_context
 from .context import get_context as get_context
 from .context import jit as jit
 from .context import jit_class as jit_class
 from .context import lazy_inline as lazy_inline
 from .context import ms_function as ms_function
+from .context import mutable as mutable
+from .context import no_inline as no_inline
+from .context import recompute as recompute
 from .context import reset_auto_parallel_context as reset_auto_parallel_context
 from .context import set_auto_parallel_context as set_auto_parallel_context
 from .context import set_context as set_context

@@ -20,7 +20,9 @@ def exports(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any
     def get(name: str) -> Any:
         module = where.get(name)
         if module is None:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            from ._not_offered import error_for
+
+            raise error_for(package, name)
         found = import_module(f".{name}" if module == "." else module, package)
         value = found if module == "." else getattr(found, name)
         # Found without asking from now on.

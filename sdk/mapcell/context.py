@@ -56,6 +56,29 @@ def reset_auto_parallel_context() -> None:
     """Does nothing: there is one process."""
 
 
+class ParallelMode:
+    """The names of the ways to divide work; here it is never divided."""
+
+    STAND_ALONE = "stand_alone"
+    DATA_PARALLEL = "data_parallel"
+    HYBRID_PARALLEL = "hybrid_parallel"
+    SEMI_AUTO_PARALLEL = "semi_auto_parallel"
+    AUTO_PARALLEL = "auto_parallel"
+    MODE_LIST = (STAND_ALONE, DATA_PARALLEL, HYBRID_PARALLEL, SEMI_AUTO_PARALLEL, AUTO_PARALLEL)
+
+
+_ALONE: MappingProxyType[str, Any] = MappingProxyType(
+    {"device_num": 1, "global_rank": 0, "gradients_mean": False, "parallel_mode": ParallelMode.STAND_ALONE}
+)
+
+
+def get_auto_parallel_context(attr_key: str) -> Any:
+    """What holds for a process alone. ValueError for an unknown name."""
+    if attr_key not in _ALONE:
+        raise ValueError(f"get_auto_parallel_context: {attr_key!r} is not known; known: {', '.join(sorted(_ALONE))}")
+    return _ALONE[attr_key]
+
+
 class JitConfig:
     """How a graph would be compiled; kept by `Cell.set_jit_config`. ValueError for an unknown level or mode."""
 
@@ -88,6 +111,28 @@ def jit(function: F | None = None, **options: Any) -> Any:
 
 # The name of `jit` in older versions.
 ms_function = jit
+
+
+def no_inline(fn: F | None = None) -> Any:
+    """A decorator that changes nothing: there is no graph to inline into."""
+    return (lambda decorated: decorated) if fn is None else fn
+
+
+def constexpr(fn: F | None = None, get_instance: bool = True, name: str | None = None, **options: Any) -> Any:
+    """A decorator that changes nothing: everything is computed when it is called."""
+    del get_instance, name, options
+    return (lambda decorated: decorated) if fn is None else fn
+
+
+def mutable(input_data: Any, dynamic_len: bool = False) -> Any:
+    """`input_data` itself: nothing is compiled for constants."""
+    del dynamic_len
+    return input_data
+
+
+def recompute(block: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """``block(*args, **kwargs)``: what it keeps for gradients is kept."""
+    return block(*args, **kwargs)
 
 
 def jit_class(cls: type) -> type:

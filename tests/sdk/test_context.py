@@ -48,3 +48,22 @@ def test_decorators():
     assert ms.jit(jit_level="O0")(function)(1) == 2
     assert ms.ms_function is ms.jit
     assert ms.jit_class(int) is int
+
+
+def test_a_process_alone():
+    """What is asked of a cluster has the answers of one process."""
+    assert ms.get_auto_parallel_context("parallel_mode") == ms.ParallelMode.STAND_ALONE
+    assert ms.get_auto_parallel_context("device_num") == 1
+    with pytest.raises(ValueError, match="not known"):
+        ms.get_auto_parallel_context("nothing")
+
+
+def test_what_changes_nothing():
+    """Decorators and wrappers for graphs give back what they are given."""
+    for decorator in (ms.no_inline, ms.constexpr, ms.jit, ms.lazy_inline):
+        assert decorator(len) is len
+        assert decorator()(len) is len
+    assert ms.constexpr(get_instance=False)(len) is len
+    value = [1]
+    assert ms.mutable(value) is value
+    assert ms.recompute(max, 1, 2) == 2

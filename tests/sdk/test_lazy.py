@@ -11,9 +11,10 @@ import pytest
 import mapcell
 import mapcell.nn
 import mapcell.ops
+import mapcell.train
 
-PACKAGES = [mapcell, mapcell.ops, mapcell.nn]
-HEAVY = "zmq psutil rich click scipy cryptography ml_dtypes safetensors msgpack torch".split()
+PACKAGES = [mapcell, mapcell.ops, mapcell.nn, mapcell.train]
+HEAVY = ["zmq", "psutil", "rich", "click", "scipy", "cryptography", "ml_dtypes", "safetensors", "msgpack", "torch"]
 
 
 def in_stub(package):
@@ -86,3 +87,31 @@ def test_importing_is_light(statement):
     code = f"import sys; {statement}; print(*[m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "advice"),
+    [
+        (mapcell, "Model", "load the checkpoint here"),
+        (mapcell, "vmap", "only gradients are here"),
+        (mapcell.nn, "Momentum", "Train with MindSpore"),
+        (mapcell.ops, "AllReduce", "Start one process for each replica"),
+    ],
+)
+def test_names_left_out(package, name, advice):
+    """Asking for one says why and what to do instead; hasattr and a guarded import find that it is not there."""
+    with pytest.raises(mapcell.NotOffered, match=advice):
+        getattr(package, name)
+    assert not hasattr(package, name)
+    with pytest.raises(ImportError):
+        exec(f"from {package.__name__} import {name}")
+
+
+@pytest.mark.parametrize("module", ["operations", "functional", "composite"])
+def test_older_modules_of_ops(module):
+    """Networks import operators by the module that they once were in."""
+    older = importlib.import_module(f"mapcell.ops.{module}")
+    assert older.MatMul is mapcell.ops.MatMul
+    assert older.GradOperation is mapcell.ops.GradOperation
+    assert set(dir(older)) == set(dir(mapcell.ops))
+    assert getattr(mapcell.ops, module) is older

@@ -7,6 +7,7 @@ from .._lazy import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
+        ".": "utils",
         ".activation": (
             "CELU ELU FastGelu GELU get_activation GLU Hardtanh HShrink HSigmoid HSwish LeakyReLU LogSigmoid "
             "LogSoftmax Mish PReLU ReLU ReLU6 RReLU SeLU Sigmoid SiLU Softmax Softmax2d Softmin SoftShrink Softsign "

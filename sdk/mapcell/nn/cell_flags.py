@@ -142,6 +142,16 @@ class CellFlags(CellPrecision):
         """What the JitConfig says."""
         return dict(getattr(self._jit_config, "jit_config_dict", {}))
 
+    @property
+    def compile_cache(self) -> frozenset[str]:
+        """No graph was ever compiled."""
+        return frozenset()
+
+    @property
+    def phase_cache(self) -> dict[str, str]:
+        """No graph was ever compiled."""
+        return {}
+
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Does nothing: everything is eager."""
 

@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = exports(
             "log_softmax logsigmoid mish prelu relu relu6 rrelu selu silu soft_shrink softmax softmin softplus "
             "softshrink softsign swiglu tanhshrink threshold"
         ),
+        ".": "composite functional operations primitive",
         "..autograd": "get_grad grad GradOperation value_and_grad",
         ".conv": "bias_add conv1d conv2d conv3d conv3d_transpose conv_transpose2d fold unfold",
         ".create": (
@@ -56,7 +57,7 @@ __getattr__, __dir__, __all__ = exports(
             "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d "
             "adaptive_max_pool3d avg_pool1d avg_pool2d avg_pool3d lp_pool1d lp_pool2d max_pool2d max_pool3d"
         ),
-        ".primitive": "Primitive",
+        ".primitive": "constexpr Primitive",
         ".primitives": (
             "Abs ACos Acosh AdaptiveAvgPool2D Add AddN Argmax ArgMaxWithValue Argmin ArgMinWithValue Asin Asinh "
             "Assign AssignAdd AssignSub Atan Atan2 Atanh AvgPool BatchMatMul BatchNorm BiasAdd BinaryCrossEntropy "

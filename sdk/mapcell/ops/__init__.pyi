@@ -7,6 +7,10 @@ from ..autograd import GradOperation as GradOperation
 from ..autograd import get_grad as get_grad
 from ..autograd import grad as grad
 from ..autograd import value_and_grad as value_and_grad
+from . import composite as composite
+from . import functional as functional
+from . import operations as operations
+from . import primitive as primitive
 from .activation import celu as celu
 from .activation import elu as elu
 from .activation import fast_gelu as fast_gelu
@@ -298,6 +302,7 @@ from .pool import lp_pool2d as lp_pool2d
 from .pool import max_pool2d as max_pool2d
 from .pool import max_pool3d as max_pool3d
 from .primitive import Primitive as Primitive
+from .primitive import constexpr as constexpr
 from .primitives import LRN as LRN
 from .primitives import Abs as Abs
 from .primitives import ACos as ACos

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from ..context import constexpr as constexpr
+
 
 class Primitive:
     """Base of the operators that are objects. Its subclasses compute; it only keeps a name and attributes."""
