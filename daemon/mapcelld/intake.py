@@ -1,7 +1,8 @@
 """Foreign descriptors and configured paths: what a stager opens or is sent, and what it refuses. Runs in stagers only.
 
 A descriptor from a client may be anything. One of FUSE can hang read, fstat and even close for ever, which is why the
-daemon never holds one; here it costs a stager that is abandoned at its deadline. Source: openat2(2), fstatfs(2).
+daemon never holds one; here it costs a stager that is abandoned at its deadline. Source: openat2(2), fstatfs(2),
+statx(2), proc_pid_mountinfo(5).
 """
 
 from __future__ import annotations
@@ -46,6 +47,10 @@ _FILE_SYSTEMS = {
 _SYS_OPENAT2 = 437
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_BENEATH = 0x08
+_AT_EMPTY_PATH = 0x1000
+_AT_STATX_DONT_SYNC = 0x4000
+# Where stx_dev_major and stx_dev_minor lie in struct statx.
+_STX_DEV = 136
 
 
 def receive_offer(connection: socket.socket, paths: Sequence[str]) -> list[FileSource]:
@@ -149,12 +154,21 @@ def _own_description(fd: int) -> int:
 
 
 def _is_fuse(fd: int) -> bool:
-    """Whether `fd` came through a FUSE mount that this process sees."""
-    with open(f"/proc/self/fdinfo/{fd}") as lines:
-        mount = next((line.split()[1] for line in lines if line.startswith("mnt_id:")), "")
+    """Whether `fd` lies on a FUSE file system that is mounted where this process sees it. Asks no FUSE server."""
+    device = _device(fd)
     with open("/proc/self/mountinfo", errors="surrogateescape") as lines:
-        found = next((line for line in lines if line.partition(" ")[0] == mount), "")
-    return found.partition(" - ")[2].startswith("fuse")
+        mounts = (line.partition(" - ") for line in lines)
+        return any(kind.startswith("fuse") and about.split()[2] == device for about, _, kind in mounts)
+
+
+def _device(fd: int) -> str:
+    """What file system `fd` lies on, as the mount table writes it: "major:minor". Not fstat: that asks the server."""
+    buffer = ctypes.create_string_buffer(256)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.statx(fd, b"", _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC, 0, buffer) != 0:
+        raise StagingFailed(f"statx failed: {os.strerror(ctypes.get_errno())}")
+    major, minor = struct.unpack_from("=II", buffer, _STX_DEV)
+    return f"{major}:{minor}"
 
 
 def _let_go(fds: Sequence[int]) -> None:

@@ -25,7 +25,7 @@ from mapcell_formats import messages, wire
 from mapcell_formats.errors import DaemonUnavailable, MapcellError, StagingFailed
 from mapcell_formats.messages import Attach, GetStatus, Grant, ListModels, Offer, Refused, Unload
 from support.daemon import DaemonProcess
-from support.fuse import hanging, needs_fuse
+from support.fuse import hanging, needs_fuse, unmount
 from support.models import load, number_of, rows, tell, write_model
 from support.proc import children, eventually, shared_memory, stagers
 from support.raw import ask, connect, hear, raw_attach, redeem, ticket_for
@@ -360,8 +360,8 @@ def test_bad_offer(make: Callable[[ExitStack, Path], int], daemon: DaemonProcess
 
 
 @needs_fuse
-@pytest.mark.parametrize("hidden", [False, True], ids=["seen", "hidden"])
-def test_a_file_system_that_hangs(hidden: bool, daemon: DaemonProcess, tmp_path: Path) -> None:
+@pytest.mark.parametrize("apart", ["", "copied", "private"])
+def test_a_file_system_that_hangs(apart: str, daemon: DaemonProcess, tmp_path: Path) -> None:
     """A FUSE file whose server answers nothing is refused: at once where its mount is seen, else after a deadline.
 
     What it hangs is a stager that even SIGKILL does not end; the daemon meanwhile serves everybody else.
@@ -370,7 +370,7 @@ def test_a_file_system_that_hangs(hidden: bool, daemon: DaemonProcess, tmp_path:
     pid = os.fork()
     if pid == 0:
         os.close(read)
-        with hanging(tmp_path, hidden) as fd, connect(daemon.runtime) as sock:
+        with hanging(tmp_path, apart) as fd, connect(daemon.runtime) as sock:
             redeem(sock, ticket_for(daemon.runtime, Offer(("/their/name",))), [fd])
             os.write(write, b"offered ")
             os.write(write, hear(sock)[0].code.encode())
@@ -382,8 +382,10 @@ def test_a_file_system_that_hangs(hidden: bool, daemon: DaemonProcess, tmp_path:
                 assert number_of(mapcell.attach("m")) == 1
             code = answers.read()
     finally:
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert code == b"offered " + (b"staging-failed" if hidden else b"access-denied")
+        status = os.waitpid(pid, 0)[1]
+        unmount(tmp_path)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert code == b"offered " + (b"staging-failed" if apart == "private" else b"access-denied")
 
 
 def test_endless_multipart(daemon: DaemonProcess) -> None:

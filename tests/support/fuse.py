@@ -33,18 +33,21 @@ needs_fuse = pytest.mark.skipif(
 
 
 @contextlib.contextmanager
-def hanging(folder: Path, hidden: bool = False) -> Iterator[int]:
+def hanging(folder: Path, apart: str = "") -> Iterator[int]:
     """A read-only descriptor of a regular file whose file system in `folder` answers nothing from now on.
 
-    With `hidden` the mount is seen by this process alone, which is in a mount namespace of its own from then on.
+    With `apart` this process has mounts of its own from then on: "private" ones, which nobody else sees, or "copied"
+    ones, made after the file was mounted, as a service has whose mounts follow the host's.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    if hidden:
+    if apart == "private":
         _check(libc.unshare(_CLONE_NEWNS))
         _check(libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None))
     device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     options = f"fd={device},rootmode=40000,user_id=0,group_id=0".encode()
     _check(libc.mount(b"hanging", os.fsencode(folder), b"fuse", 0, options))
+    if apart == "copied":
+        _check(libc.unshare(_CLONE_NEWNS))
     server = _Server(device)
     server.start()
     try:
@@ -60,7 +63,12 @@ def hanging(folder: Path, hidden: bool = False) -> Iterator[int]:
                 os.close(fd)
     finally:
         server.end()
-        libc.umount2(os.fsencode(folder), _MNT_DETACH)
+        unmount(folder)
+
+
+def unmount(folder: Path) -> None:
+    """Unmounts what this process sees mounted on `folder`, if anything: whoever looks after a process of `apart`."""
+    ctypes.CDLL(None).umount2(os.fsencode(folder), _MNT_DETACH)
 
 
 class _Server(threading.Thread):
