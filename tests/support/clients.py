@@ -228,9 +228,13 @@ def read_by(daemon: int) -> int:
 
 
 def status() -> dict[str, Any]:
-    """The daemon's figures, and what its processes read so far."""
+    """The daemon's figures, and what its processes read until they had started everything that they start."""
     now = daemon_status(timeout=_PATIENCE)
-    return {"pid": now.pid, "models": now.models, "sealed": now.sealed, "read": read_by(now.pid)}
+    before = -1
+    while (read := read_by(now.pid)) != before:
+        before = read
+        time.sleep(0.5)
+    return {"pid": now.pid, "models": now.models, "sealed": now.sealed, "read": read}
 
 
 def checksum(weights: mapcell.Weights) -> int:

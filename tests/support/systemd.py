@@ -23,16 +23,17 @@ START_SECONDS = 20.0
 # Where the sandbox's folder lies for services too, whose /tmp may be private.
 INSIDE = Path("/opt/folder")
 _PROGRAM = Path("/lib/systemd/systemd")
-_TOOLS = ("unshare", "nsenter", "systemctl", "systemd-sysusers", "systemd-tmpfiles")
+_TOOLS = ("unshare", "nsenter", "setpriv", "systemctl", "systemd-sysusers", "systemd-tmpfiles")
 _UNSHARE = ("unshare", "--fork", "--pid", "--kill-child", "--mount-proc", "--mount", "--cgroup", "--uts", "--ipc")
 _PRIVATE = ("/tmp", "/opt", "/var/lib", "/var/log", "/var/tmp")
 
-# In a control group of its own: the namespace of groups then shows systemd nothing else.
+# In a control group of its own: the namespace of groups then shows systemd nothing else. And it ends with the tests,
+# however they end.
 _ENTER = """
 set -e
 mkdir {group}
 echo $$ > {group}/cgroup.procs
-exec {unshare} bash {folder}/boot.sh
+exec setpriv --pdeathsig=KILL {unshare} bash {folder}/boot.sh
 """
 
 _BOOT = """
