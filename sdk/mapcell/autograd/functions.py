@@ -6,6 +6,7 @@ Most say what the function does in terms of others; the rest record its result a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from string import ascii_letters
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,12 @@ def _constant(function: Callable[..., Any]) -> Rule:
     return lambda *args, **options: function(*plain(args), **options)
 
 
-for _function in (
+# Their results are positions, shapes or truths: constants as far as gradients go.
+CONSTANT: tuple[Callable[..., Any], ...] = (
     np.all, np.any, np.argmax, np.argmin, np.argsort, np.count_nonzero, np.isneginf, np.isposinf, np.ndim, np.nonzero,
     np.ones_like, np.shape, np.size, np.zeros_like, np.searchsorted, np.isclose, np.isreal,
-):  # fmt: skip
-    RULES[_function] = _constant(_function)
+)  # fmt: skip
+RULES.update({function: _constant(function) for function in CONSTANT})
 
 
 # --- Reductions
@@ -145,16 +147,6 @@ def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> 
 # --- Shapes
 
 
-@_rule(np.reshape)
-def _reshape(a: Any, shape: Any = None, order: str = "C", **options: Any) -> Any:
-    return a.reshape(options.get("newshape", shape), order=order)
-
-
-@_rule(np.ravel)
-def _ravel(a: Any) -> Any:
-    return a.reshape(-1)
-
-
 @_rule(np.transpose)
 def _transpose(a: Any, axes: Any = None) -> Any:
     return a.transpose(axes) if axes is not None else a.transpose()
@@ -260,9 +252,7 @@ def _square(matrices: Array, offset: int) -> Array:
 
 
 @_rule(np.concatenate)
-def _concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
-    if axis is None:
-        return _concatenate([np.ravel(a) for a in arrays])
+def _concatenate(arrays: Sequence[Any], axis: int = 0) -> Any:
     parts, start = [], 0
     for array in arrays:
         stop = start + array.shape[axis]
@@ -363,16 +353,12 @@ def _tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
 
 @_rule(np.einsum)
 def _einsum(equation: str, *operands: Any, **options: Any) -> Any:
-    inputs, arrow, result = equation.replace(" ", "").partition("->")
-    terms = inputs.split(",")
-    if not arrow or "." in equation or any(len(set(term)) < len(term) for term in terms):
-        raise no_rule(f"einsum {equation!r}: only 'ab,bc->ac' and the like, without '...' and repeated letters,")
     values = plain(operands)
-    size = {
-        letter: n
-        for term, value in zip(terms, values, strict=True)
-        for letter, n in zip(term, value.shape, strict=True)
-    }
+    terms, result = _terms(equation, [v.ndim for v in values])
+    pairs = [pair for term, value in zip(terms, values, strict=True) for pair in zip(term, value.shape, strict=True)]
+    size = dict(pairs)
+    if any(size[letter] != n for letter, n in pairs) or any(len(set(term)) < len(term) for term in terms):
+        raise no_rule(f"einsum {equation!r} with letters repeated in one term or sizes that broadcast")
 
     def back(i: int) -> Callable[[Array], Array]:
         others = [(t, v) for j, (t, v) in enumerate(zip(terms, values, strict=True)) if j != i]
@@ -389,3 +375,16 @@ def _einsum(equation: str, *operands: Any, **options: Any) -> Any:
         return gradient
 
     return record(np.einsum(equation, *values, **options), *((v, back(i)) for i, v in enumerate(operands)))
+
+
+def _terms(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
+    """The terms and the result of an equation, with letters in place of "..."."""
+    inputs, arrow, result = equation.replace(" ", "").partition("->")
+    terms = inputs.split(",")
+    if not arrow:
+        raise no_rule(f"einsum {equation!r} without '->'")
+    extra = [rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=True)]
+    unused = [letter for letter in ascii_letters if letter not in equation]
+    shared = "".join(unused[: max(extra)])
+    spelled = [term.replace("...", shared[len(shared) - n :]) for term, n in zip(terms, extra, strict=True)]
+    return spelled, result.replace("...", shared)

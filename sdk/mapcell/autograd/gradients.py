@@ -286,9 +286,9 @@ def get_grad(gradients: Any, identifier: int | Tensor) -> Tensor:
 
     ValueError when it is not there, TypeError for another identifier.
     """
-    wanted: Any = identifier.name if isinstance(identifier, Parameter) else identifier
-    if isinstance(wanted, bool) or not isinstance(wanted, int | str):
+    if not isinstance(identifier, Parameter) and (isinstance(identifier, bool) or not isinstance(identifier, int)):
         raise TypeError(f"get_grad: expected a position or a Parameter, not {type(identifier).__name__}")
+    wanted = identifier.name if isinstance(identifier, Parameter) else identifier
     if isinstance(gradients, tuple) and len(gradients) == 2 and isinstance(gradients[0], int | str):
         gradients = (gradients,)
     for name, gradient in _pairs(gradients):

@@ -18,6 +18,9 @@ from ..kernels.promotion import Array, is_inexact
 from ..kernels.recorded import Recorded
 from .tape import Tape
 
+# Where the functions are that networks call, and what stands between them and the kernels.
+_PUBLIC = ("mapcell.ops.", "mapcell.nn.", "mapcell.common.tensor")
+_INNER = ("mapcell.ops._", "mapcell.nn.hooks", "mapcell.nn.cell_")
 Part = tuple[Any, Callable[[Array], Array]]
 
 
@@ -257,7 +260,8 @@ def _operator() -> str:
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         name = frame.f_code.co_qualname
-        if module.startswith(("mapcell.ops.", "mapcell.nn.", "mapcell.common.tensor")) and "<locals>" not in name:
+        public = module.startswith(_PUBLIC) and not module.startswith(_INNER)
+        if public and "<locals>" not in name and not name.startswith("_"):
             return f"{module}.{name}" if not name.startswith("Tensor") else name
         frame = frame.f_back  # type: ignore[assignment]
     return ""

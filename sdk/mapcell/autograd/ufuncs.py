@@ -44,7 +44,6 @@ DERIVATIVES: dict[str, tuple[Derivative, ...]] = {
     "logaddexp2": (lambda g, y, a, b: g * np.exp2(a - y), lambda g, y, a, b: g * np.exp2(b - y)),
     "remainder": (lambda g, y, a, b: g, lambda g, y, a, b: -g * np.floor_divide(a, b)),
     "negative": (lambda g, y, a: -g,),
-    "positive": (lambda g, y, a: g,),
     "absolute": (lambda g, y, a: g * np.sign(a),),
     "square": (lambda g, y, a: g * 2 * a,),
     "sqrt": (lambda g, y, a: g / (2 * y),),

@@ -100,7 +100,8 @@ class TensorLayout(TensorCore):
 
     def contiguous(self) -> Tensor:
         """The same elements row by row without gaps; a copy only if they do not."""
-        return self._wrap(np.ascontiguousarray(self._array))
+        array = self._array
+        return self._wrap(array if array.flags.c_contiguous else array.copy())
 
     def is_floating_point(self) -> bool:
         """Whether the dtype is floating."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..kernels import indexing, shape
+from ..kernels.promotion import settled
 from .core import TensorCore, required_operand
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ class TensorShape(TensorCore):
     def take(self, indices: object, axis: int | None = None, mode: str = "clip") -> Tensor:
         """The slices at `indices` along `axis`; positions out of range are clipped, wrap, or raise ("raise")."""
         where = np.asarray(required_operand(indices, "take"))
-        return self._wrap(np.asarray(np.take(self._array, where, axis=axis, mode=mode)))  # type: ignore[call-overload]
+        return self._wrap(settled(np.take(self._array, where, axis=axis, mode=mode)))  # type: ignore[call-overload]
 
     def gather(self, input_indices: Any, axis: Any, batch_dims: int = 0) -> Tensor:
         """``gather(indices, axis, batch_dims=0)`` picks slices; ``gather(dim, index)`` picks elements."""

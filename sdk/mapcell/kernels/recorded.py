@@ -42,6 +42,11 @@ class Recorded:
         raise NotImplementedError
 
 
+def elements(array: Array) -> Array:
+    """The elements alone: with them nothing is recorded."""
+    return array.value if isinstance(array, Recorded) else array
+
+
 def rule_for(kernel: Callable[..., Any], values: Iterable[object]) -> Callable[..., Any] | None:
     """The rule to run in place of `kernel`, None when no value is recorded or `kernel` needs none."""
     for value in values:

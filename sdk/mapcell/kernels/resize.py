@@ -84,7 +84,7 @@ def resample(x: Array, taps: Sequence[Taps | None]) -> Array:
     for i, tap in enumerate(taps):
         if tap is not None:
             out = _along(out, x.ndim - len(taps) + i, tap)
-    return np.ascontiguousarray(out)
+    return out if out.flags.c_contiguous else out.copy()
 
 
 def _along(x: Array, axis: int, taps: Taps) -> Array:

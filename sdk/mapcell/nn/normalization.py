@@ -17,6 +17,7 @@ from ..common.parameter import Parameter
 from ..common.tensor import Tensor, unwrap, wrap
 from ..kernels import norm as kernel
 from ..kernels.promotion import Array, cast
+from ..kernels.recorded import elements
 from .cell import Cell
 from .checks import number, positive
 
@@ -107,7 +108,7 @@ class _BatchNorm(_Statistics):
 
     def _move(self, mean: Array, var: Array, count: int) -> None:
         unbiased = var * (count / max(count - 1, 1))
-        for name, new in (("moving_mean", mean), ("moving_variance", unbiased)):
+        for name, new in (("moving_mean", elements(mean)), ("moving_variance", elements(unbiased))):
             kept: Parameter = self.__dict__["_params"][name]
             moved = unwrap(kept) * self.momentum + new * (1 - self.momentum)
             kept.set_data(wrap(cast(np.asarray(moved), kept.dtype.numpy)))

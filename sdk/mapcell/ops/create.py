@@ -14,7 +14,7 @@ import numpy as np
 
 from ..common.dtype import Type, check, float32, int64
 from ..common.tensor import Tensor, wrap
-from ..kernels.promotion import Array
+from ..kernels.promotion import Array, settled
 from ..kernels.promotion import cast as cast_array
 from ._call import array, operand
 
@@ -145,7 +145,7 @@ def tuple_to_array(input_x: Sequence[Number]) -> Tensor:
 def cast(input: Tensor | Number, dtype: Type) -> Tensor:
     """`input` in `dtype`; itself when it already has it. TypeError unless `dtype` is a mapcell dtype."""
     wanted = check(dtype, "cast").numpy
-    source: Array = np.asarray(operand(input, "cast"))
+    source = settled(operand(input, "cast"))
     if isinstance(input, Tensor) and source.dtype == wanted:
         return input
     return wrap(cast_array(source, wanted))
