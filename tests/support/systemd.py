@@ -66,6 +66,12 @@ exec {program} --system --unit=sandbox.target --log-target=null --show-status=0
 """
 
 
+def interpreter_folders() -> list[Path]:
+    """What has to be readable for this interpreter, its packages and these sources to run."""
+    found = {Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[2]}
+    return sorted(p for p in found if not any(q in p.parents for q in found))
+
+
 def _obstacle() -> str:
     if os.geteuid() != 0:
         return "booting systemd takes root"
@@ -73,6 +79,10 @@ def _obstacle() -> str:
         return "this host has no systemd, or not all of its tools"
     if _own_group() is None:
         return "this host has no cgroup2 to put systemd into"
+    hidden = [p for p in interpreter_folders() if any(p.is_relative_to(q) for q in _PRIVATE)]
+    if hidden:
+        # PrivateTmp=yes is one of the directives that are tested: no unit could start what lies there.
+        return f"{hidden[0]} lies where the unit's sandbox sees nothing; clone elsewhere"
     if subprocess.run([*_UNSHARE, "true"], check=False, capture_output=True).returncode:
         return "this host gives root no namespaces"
     return ""
@@ -206,9 +216,3 @@ def _opened(readable: Sequence[Path]) -> list[str]:
         lines.append(f"mount -t tmpfs -o mode=755 tmpfs {above}")
         lines += [f"mkdir -p {leaf}; mount --bind {at} {leaf}" for at, leaf in held]
     return lines
-
-
-def interpreter_folders() -> list[Path]:
-    """What has to be readable for this interpreter, its packages and these sources to run."""
-    found = {Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[2]}
-    return sorted(p for p in found if not any(q in p.parents for q in found))
