@@ -47,7 +47,7 @@ MIB = 1 << 20
 # What one operation may end with when others get in its way.
 EXPECTED = ("NotFound", "BudgetExceeded", "StagingFailed")
 # Little more than what all models together take, so that versions, casts and what is held have to make room.
-BUDGET = "128MiB"
+BUDGET = "256MiB"
 
 
 def write_numbered(path: Path, number: int, mib: int) -> None:
@@ -90,7 +90,8 @@ class Soak:
         self._daemon = daemon
         self._random = random.Random(seed)
         self._paths = {f"m{i}": folder / f"m{i}.safetensors" for i in range(MODELS)}
-        self._sizes = {name: 4 + 4 * (i % 4) for i, name in enumerate(self._paths)}
+        # MiB. The last one is big, so that others attach while it is staged.
+        self._sizes = {name: 4 + 4 * (i % 4) for i, name in enumerate(self._paths)} | {f"m{MODELS - 1}": 96}
         self._numbers: dict[str, set[int]] = {name: set() for name in self._paths}
         self._selector = selectors.DefaultSelector()
         self._hands: list[Hand] = []
@@ -101,8 +102,6 @@ class Soak:
         self.attaching: dict[bool, list[float]] = {False: [], True: []}
         for name in self._paths:
             self._change(name)
-        for _ in range(WORKERS):
-            self._hire()
 
     # --- what may happen --------------------------------------------------------------------------------------------
 
@@ -123,15 +122,18 @@ class Soak:
         self._random.choices(list(weights), list(weights.values()))[0]()
 
     def warm_up(self) -> None:
-        """Has everything happen once that a daemon makes once: threads, imports, caches."""
+        """Has happen once what a daemon makes once: threads, imports, caches."""
+        self._hire()
         self._give({"do": "load", "name": "m0", "path": str(self._paths["m0"]), "residence": "sealed"})
         while any(hand.task is not None for hand in self._hands):
             self.listen(0.05)
-        self._give({"do": "release"})
-        for hand in list(self._hands):
-            self._fire(hand, kill=False)
-            self._hire()
+        self._fire(self._hands[0], kill=False)
         unload_everything()
+
+    def hire(self) -> None:
+        """Starts the workers."""
+        for _ in range(WORKERS):
+            self._hire()
 
     def _attach(self) -> None:
         self._give({"do": "name", "name": self._name()})
@@ -308,6 +310,7 @@ def run(seconds: float, seed: int, per_minute: float) -> dict[str, Any]:
         # Until the daemon noticed that the last connections are gone.
         time.sleep(1)
         before, memory = held(daemon), resident(daemon.pid)
+        soak.hire()
         began = time.monotonic()
         steps = 0
         while (now := time.monotonic() - began) < seconds:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from mapcell_formats.errors import AccessDenied, BudgetExceeded, NotFound, StagingFailed
 from mapcell_formats.messages import Event
-from mapcelld import eviction, quotas
+from mapcelld import eviction, memory, quotas
 from mapcelld.access import Access
 from mapcelld.channel import Credentials
 from mapcelld.config import Config
@@ -165,7 +165,8 @@ class Holdings:
         self._lingering.sweep()
         victims = eviction.choose(versions, needed, promised + self._lingering.nbytes, self._config.budget)
         available = self._available() + sum(v.sealed_bytes for v in victims) - promised
-        if needed > available:
+        huge = self._config.huge_pages != "off" and needed <= memory.free_huge_pages()
+        if needed > available and not huge:
             raise BudgetExceeded(
                 f"needs {needed} bytes of shared memory, and the host or the service's control group has only "
                 f"{max(available, 0)} to give; free some memory or raise the limit",

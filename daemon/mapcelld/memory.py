@@ -14,6 +14,7 @@ from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
+_HUGE_PAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 # cgroup v1 says "no limit" with a number near 2^63.
 _NO_LIMIT = 1 << 62
 
@@ -46,6 +47,11 @@ def available() -> int:
     for folder, names, limit in _limits():
         rooms.append(limit - _number(folder / names.usage) + _cache(folder, names))
     return max(min(rooms), 0)
+
+
+def free_huge_pages() -> int:
+    """Bytes of 2 MiB pages that were set aside and that nobody uses or was promised. They count as no free memory."""
+    return (_number(_HUGE_PAGES / "free_hugepages") - _number(_HUGE_PAGES / "resv_hugepages")) * (2 << 20)
 
 
 def _host_available() -> int:

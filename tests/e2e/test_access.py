@@ -21,9 +21,10 @@ from mapcell.connection import CONNECTIONS, daemon_status
 from mapcell_formats import messages, wire
 from mapcell_formats.errors import BudgetExceeded, StagingFailed
 from mapcell_formats.messages import Attach, Evict, ListModels, Pin, Retire, Tag
+from support.cgroup import memory_group, needs_memory_cgroup
 from support.daemon import DaemonProcess
 from support.models import MIB, load, number_of, rows, tell, write_model
-from support.proc import eventually, locked, shared_memory
+from support.proc import children, eventually, locked, shared_memory
 from support.raw import connect, hear, redeem, ticket_for
 from support.users import A_GROUP, OTHER_UID, THIRD_UID, as_user, needs_root, outcome
 
@@ -440,3 +441,18 @@ def test_huge_pages(huge_pages: int, tmp_path: Path, monkeypatch: pytest.MonkeyP
             del weights
             mapcell.disconnect()
         eventually(lambda: int(free.read_text()) == huge_pages)
+
+
+@needs_memory_cgroup
+def test_huge_pages_need_no_free_memory(huge_pages: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages that were set aside are there for a model when the service's control group has no other memory left."""
+    path = write_model(tmp_path / "m.safetensors", 1, tensors=huge_pages - 1, mib=2)
+    text = 'budget = "1GiB"\nhuge_pages = "try"\nresidence = "sealed"\n' + model("m", path)
+    with memory_group() as group, Configured(tmp_path, text, monkeypatch) as daemon:
+        group.add(daemon.pid, *children(daemon.pid))
+        group.limit(group.usage() + 24 * MIB)
+        assert number_of(mapcell.attach("m")) == 1
+        daemon.reload(text.replace("try", "off"))
+        tell(Retire("m"))
+        with pytest.raises(BudgetExceeded, match="control group"):
+            mapcell.attach("m")
