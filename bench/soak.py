@@ -111,7 +111,8 @@ class Soak:
             self._attach: 36,
             self._attach_path: 14,
             self._cast: 8,
-            self._load: 12,
+            self._load: 10,
+            self._stage_big: 2,
             self._release: 16,
             self._newer: 6,
             self._verb: 5,
@@ -151,6 +152,15 @@ class Soak:
             self._change(name)
         residence = self._random.choice(["sealed", "sealed", "auto"])
         self._give({"do": "load", "name": name, "path": str(self._paths[name]), "residence": residence})
+
+    def _stage_big(self) -> None:
+        """Changes the big model and has it staged, while others attach."""
+        name = list(self._paths)[-1]
+        self._change(name)
+        self._give({"do": "load", "name": name, "path": str(self._paths[name]), "residence": "sealed"})
+        for _ in range(4):
+            self.listen(0.01)
+            self._attach()
 
     def _release(self) -> None:
         self._give({"do": "release"})
