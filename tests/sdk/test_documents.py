@@ -1,7 +1,7 @@
 """The code examples of MindSpore's documentation, with the import changed, print what they should.
 
 documents.txt has each example and behind it its output: that of the documentation or, where MindSpore 2.10 spells it
-otherwise (blanks in a repr, Int64 for NumPy's integers), of MindSpore. Those that print gradients are not among them.
+otherwise (blanks in a repr, Int64 for NumPy's integers), of MindSpore. docs/mindspore.md has those that cannot run.
 """
 
 import contextlib

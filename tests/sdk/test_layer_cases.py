@@ -80,3 +80,40 @@ def test_case_computes_what_mindspore_does(case, arrays):
     assert len(outputs) == len(case["outputs"])
     for got, want in zip(outputs, case["outputs"], strict=True):
         check(got, want, arrays)
+
+
+WITHOUT_GRADIENT = ("nn.ReflectionPad2d(1)", "ops.meshgrid(x0, x1, indexing='ij')", "ops.cross(x0, x1, 1)")
+
+
+def recorded(case, inputs, cell):
+    """The outputs of a case, computed while gradients by its floating inputs and its Parameters are asked for."""
+    places = [i for i, x in enumerate(inputs) if x.is_floating_point()]
+
+    def function(*variables):
+        given = list(inputs)
+        for i, variable in zip(places, variables, strict=True):
+            given[i] = variable
+        scope = {**names(given), "cell": cell, "inputs": given}
+        return [x for x in flat(eval(case["call" if cell else "expr"], scope)) if isinstance(x, Tensor)]
+
+    weights = cell.trainable_params() if cell else []
+    return ms.value_and_grad(function, tuple(range(len(places))), weights)(*(inputs[i] for i in places))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['id']}-{case['expr'][:60]}")
+def test_recording_changes_nothing(case, arrays):
+    """While a gradient is computed, all give what they give otherwise; the few without a rule say so."""
+    inputs = [Tensor(arrays[key]) for key in case["inputs"]]
+    cell = eval(case["expr"], names(inputs)).set_train(False) if case["kind"] == "cell" else None
+    if case["expr"] in WITHOUT_GRADIENT:
+        with pytest.raises(ms.GradientUnavailable):
+            recorded(case, inputs, cell)
+        return
+    outputs, (by_input, by_weight) = recorded(case, inputs, cell)
+    scope = {**names(inputs), "cell": cell, "inputs": inputs}
+    plain = [x for x in flat(eval(case["call" if cell else "expr"], scope)) if isinstance(x, Tensor)]
+    for got, want in zip(outputs, plain, strict=True):
+        assert (got.dtype, got.shape) == (want.dtype, want.shape)
+        np.testing.assert_allclose(got.astype(ms.float64).asnumpy(), want.astype(ms.float64).asnumpy(), 1e-5, 1e-5)
+    found = [x for x in inputs if x.is_floating_point()] + (cell.trainable_params() if cell else [])
+    assert [(g.dtype, g.shape) for g in (*by_input, *by_weight)] == [(x.dtype, x.shape) for x in found]
