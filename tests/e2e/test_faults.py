@@ -1,4 +1,4 @@
-"""Whatever a client, a source or the kernel does, the daemon serves on and holds afterwards what it held before."""
+"""Whatever becomes of a worker and whatever a client sends, the daemon serves on and holds what it held before."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import gc
 import os
 import signal
 import socket
-import struct
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,59 +20,18 @@ import zmq
 import mapcell
 from mapcell.connection import daemon_status
 from mapcell_formats import messages, wire
-from mapcell_formats.errors import DaemonUnavailable, MapcellError, StagingFailed
-from mapcell_formats.messages import Attach, GetStatus, Grant, ListModels, Offer, Refused, Unload
+from mapcell_formats.errors import MapcellError
+from mapcell_formats.messages import Attach, GetStatus, Grant, ListModels, Offer, Refused
 from support.daemon import DaemonProcess
-from support.fuse import hanging, needs_fuse, unmount
-from support.models import load, number_of, rows, tell, write_model
-from support.proc import children, eventually, shared_memory, stagers
-from support.raw import ask, connect, hear, raw_attach, redeem, ticket_for
-from support.staging import staging_stopped
-from support.users import needs_root
-
-
-def figures(daemon: DaemonProcess) -> tuple[int, ...]:
-    """What the daemon holds: leases, connections, descriptors, jobs, models, sealed and shared bytes, processes."""
-    s = daemon_status()
-    held = s.leases, s.connections, s.descriptors, s.stagers, s.models, s.sealed
-    return *held, shared_memory(daemon.pid), len(stagers(daemon.pid)), len(children(daemon.pid))
-
-
-@pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
-    """One daemon for all faults, which holds the sealed model "m": it has to outlive them all."""
-    with pytest.MonkeyPatch.context() as patch, DaemonProcess() as running:
-        patch.setenv("MAPCELL_RUNTIME", str(running.runtime))
-        load(write_model(tmp_path_factory.mktemp("standing") / "m.safetensors", 1), "m")
-        gc.collect()
-        mapcell.disconnect()
-        yield running
+from support.models import number_of, rows, write_big, write_model
+from support.proc import eventually
+from support.raw import connect, hear, raw_attach, redeem, ticket_for
 
 
 @pytest.fixture
-def daemon(standing: DaemonProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[DaemonProcess]:
-    """That daemon; afterwards it serves, and is back at what it held."""
-    monkeypatch.setenv("MAPCELL_RUNTIME", str(standing.runtime))
-    daemon_status()
-    eventually(lambda: figures(standing) == figures(standing))
-    before = figures(standing)
-    yield standing
-    gc.collect()
-    assert number_of(mapcell.attach("m")) == 1
-    gc.collect()
-    for row in rows():
-        if row.name != "m":
-            with contextlib.suppress(MapcellError):
-                tell(Unload(row.name))
-    until = time.monotonic() + 10
-    while figures(standing) != before and time.monotonic() < until:
-        time.sleep(0.02)
-    assert figures(standing) == before, "leases, connections, descriptors, jobs, models, sealed, shared, processes"
-
-
-def big_model(folder: Path) -> Path:
-    """A checkpoint of 192 MiB, whose staging takes long enough to come between."""
-    return write_model(folder / "big.safetensors", 5, tensors=48, mib=4)
+def daemon(unharmed: DaemonProcess) -> DaemonProcess:
+    """The daemon of all these tests, which is back at what it held after each."""
+    return unharmed
 
 
 # --- workers that die --------------------------------------------------------------------------------------------
@@ -145,7 +102,7 @@ STEPS = (
 @pytest.mark.parametrize("step", STEPS, ids=lambda s: s.__name__)
 def test_worker_killed(step: Callable[[Path, Path], list[Any]], daemon: DaemonProcess, tmp_path: Path) -> None:
     """kill -9 at this step of attaching takes lease, connection, staging and descriptors along."""
-    path = big_model(tmp_path)
+    path = write_big(tmp_path)
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -359,35 +316,6 @@ def test_bad_offer(make: Callable[[ExitStack, Path], int], daemon: DaemonProcess
         assert "/their/name" in refused.message
 
 
-@needs_fuse
-@pytest.mark.parametrize("apart", ["", "copied", "private"])
-def test_a_file_system_that_hangs(apart: str, daemon: DaemonProcess, tmp_path: Path) -> None:
-    """A FUSE file whose server answers nothing is refused: at once where its mount is seen, else after a deadline.
-
-    What it hangs is a stager that even SIGKILL does not end; the daemon meanwhile serves everybody else.
-    """
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(read)
-        with hanging(tmp_path, apart) as fd, connect(daemon.runtime) as sock:
-            redeem(sock, ticket_for(daemon.runtime, Offer(("/their/name",))), [fd])
-            os.write(write, b"offered ")
-            os.write(write, hear(sock)[0].code.encode())
-        os._exit(0)
-    try:
-        os.close(write)
-        with open(read, "rb") as answers:
-            for _ in range(10):
-                assert number_of(mapcell.attach("m")) == 1
-            code = answers.read()
-    finally:
-        status = os.waitpid(pid, 0)[1]
-        unmount(tmp_path)
-    assert os.waitstatus_to_exitcode(status) == 0
-    assert code == b"offered " + (b"staging-failed" if apart == "private" else b"access-denied")
-
-
 def test_endless_multipart(daemon: DaemonProcess) -> None:
     """A control message of 20,000 parts that does not end costs its sender an error at most, and is forgotten."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as sock:
@@ -416,139 +344,3 @@ def test_floods(daemon: DaemonProcess) -> None:
             connect(daemon.runtime).close()
         assert number_of(mapcell.attach("m")) == 1
     eventually(lambda: daemon_status().connections == 0)
-
-
-# --- sources that misbehave ----------------------------------------------------------------------------------------
-
-
-def replaced(path: Path) -> None:
-    """Another file takes the place."""
-    write_model(path, 9)
-
-
-def truncated(path: Path) -> None:
-    """The file ends before its tensors do."""
-    os.truncate(path, 4096)
-
-
-def deleted(path: Path) -> None:
-    """The name is gone; the bytes live on under the descriptors."""
-    path.unlink()
-
-
-def rewritten(path: Path) -> None:
-    """Bytes in the middle change."""
-    with path.open("r+b") as file:
-        file.seek(100 << 20)
-        file.write(b"changed")
-
-
-@pytest.mark.parametrize("change", [replaced, truncated, deleted, rewritten])
-def test_source_changes_while_staging(change: Callable[[Path], None], daemon: DaemonProcess, tmp_path: Path) -> None:
-    """Nothing is published of a source that changed while it was read, and its memory comes back."""
-    path = big_model(tmp_path)
-    with staging_stopped(daemon.pid, path) as (pid, result):
-        change(path)
-        os.kill(pid, signal.SIGCONT)
-        error = result()
-    assert isinstance(error, StagingFailed)
-    assert str(path) in error.message
-    assert [r.name for r in rows()] == ["m"]
-    if path.exists() and change is replaced:
-        assert number_of(load(path)) == 9
-
-
-@contextlib.contextmanager
-def loop_mounted(folder: Path, mib: int) -> Iterator[tuple[Path, Path]]:
-    """A file system in a file: where it is mounted, and the file that it lies in."""
-    image, place = folder / "image", folder / "mounted"
-    place.mkdir()
-    with image.open("wb") as file:
-        file.truncate(mib << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True, capture_output=True)
-    mounted = subprocess.run(["mount", "-o", "loop", str(image), str(place)], check=False, capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"a disk that fails takes a loop device: {mounted.stderr.decode().strip()}")
-    try:
-        yield place, image
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-@needs_root
-def test_disk_fails_midway(daemon: DaemonProcess, tmp_path: Path) -> None:
-    """A read error of the kernel in the middle of a file is a StagingFailed that says where, and nothing stays."""
-    with loop_mounted(tmp_path, 256) as (place, image):
-        path = big_model(place)
-        with path.open("r+b") as file:
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        # The disk loses its second half: reading there is an input/output error from now on.
-        os.truncate(image, 128 << 20)
-        with pytest.raises(StagingFailed, match=r"reading at byte \d+ failed: Input/output error"):
-            load(path)
-        assert [r.name for r in rows()] == ["m"]
-
-
-def test_shared_memory_has_no_name(daemon: DaemonProcess, tmp_path: Path) -> None:
-    """A full /dev/shm stops nobody, for nothing is put there."""
-    before = set(os.listdir("/dev/shm"))
-    assert number_of(load(write_model(tmp_path / "x.safetensors", 3))) == 3
-    assert set(os.listdir("/dev/shm")) - before == set()
-
-
-# --- the daemon itself ----------------------------------------------------------------------------------------------
-
-
-def test_sigterm_while_staging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGTERM gives up what is being staged: the client hears at once, the stager is gone, the exit status is 0."""
-    with DaemonProcess() as daemon:
-        monkeypatch.setenv("MAPCELL_RUNTIME", str(daemon.runtime))
-        monkeypatch.setattr("mapcell.leasing._RETRY_SECONDS", 60)
-        with staging_stopped(daemon.pid, big_model(tmp_path)) as (pid, result):
-            daemon.send_signal(signal.SIGTERM)
-            assert daemon.wait() == 0
-            error = result()
-            eventually(lambda: not Path(f"/proc/{pid}").exists())
-        assert isinstance(error, (StagingFailed, DaemonUnavailable))
-
-
-def flood(path: Path, kind: int, count: int, stack: ExitStack) -> int:
-    """How many of `count` connections in a row were taken; they stay open."""
-    made = 0
-    for _ in range(count):
-        sock = stack.enter_context(socket.socket(socket.AF_UNIX, kind))
-        # Not settimeout: connecting would not wait for a full backlog then.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 1, 0))
-        with contextlib.suppress(OSError):
-            sock.connect(str(path))
-            made += 1
-            continue
-        # The daemon listens no more.
-        break
-    return made
-
-
-@pytest.mark.parametrize("channel", ["control", "handles"])
-def test_descriptors_run_out(channel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short of descriptors the daemon stops listening instead of dying, and serves again when there are some.
-
-    libzmq would end the process at the first accept that finds none.
-    """
-    kind = socket.SOCK_STREAM if channel == "control" else socket.SOCK_SEQPACKET
-    with DaemonProcess(descriptors=400) as daemon:
-        monkeypatch.setenv("MAPCELL_RUNTIME", str(daemon.runtime))
-        held = load(write_model(tmp_path / "m.safetensors", 1), "m")
-        before = daemon_status()
-        with ExitStack() as stack:
-            for _ in range(10):
-                flood(daemon.runtime / f"{channel}.sock", kind, 300, stack)
-                assert daemon.alive(), daemon.log()
-            assert f"pauses: channel={channel}" in daemon.log()
-            # Who was connected before is served as ever.
-            assert daemon_status().pid == daemon.pid
-            assert number_of(held) == 1
-        eventually(lambda: daemon_status().descriptors == before.descriptors, 30)
-        eventually(lambda: "listens again: channel=handles" in daemon.log())
-        assert number_of(mapcell.attach("m", timeout=20)) == 1
-        assert isinstance(ask(daemon.runtime, GetStatus()), messages.Status)

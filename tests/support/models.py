@@ -27,6 +27,11 @@ def write_model(path: Path, number: int, tensors: int = 4, mib: int = 1) -> Path
     return path
 
 
+def write_big(folder: Path) -> Path:
+    """A checkpoint of 192 MiB and the number 5, whose staging takes long enough to come between."""
+    return write_model(folder / "big.safetensors", 5, tensors=48, mib=4)
+
+
 def number_of(weights: Weights) -> int:
     """The number that all tensors carry. AssertionError when they are not all of one version."""
     numbers = {float(view[i]) for view in map(weights.__getitem__, weights) for i in (0, view.size // 2, -1)}
