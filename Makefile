@@ -43,7 +43,7 @@ test: lint types check
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff format --check formats daemon sdk tests bench
 
 types: $(VENV)/test
 	$(BIN)/mypy
