@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import mmap
 import os
 from collections.abc import Iterator
@@ -84,20 +85,23 @@ def test_drop_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def huge_pages() -> Iterator[int]:
-    """16 huge pages of 2 MiB for the test; as many as before afterwards."""
+    """16 huge pages of 2 MiB more for the test; as many as before afterwards."""
     path = Path("/proc/sys/vm/nr_hugepages")
-    before = path.read_text()
-    try:
-        path.write_text(str(int(before) + 16))
-    except OSError:
-        pytest.skip("setting huge pages aside takes root")
-    try:
-        free = int(Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").read_text())
-        if free < 16:
-            pytest.skip("this host has no 32 MiB in one piece each of 2 MiB left")
-        yield free
-    finally:
-        path.write_text(before)
+    with path.open() as setting:
+        # Of two test runs at once the later would take the earlier one's pages for the host's.
+        fcntl.flock(setting, fcntl.LOCK_EX)
+        before = setting.read()
+        try:
+            path.write_text(str(int(before) + 16))
+        except OSError:
+            pytest.skip("setting huge pages aside takes root")
+        try:
+            free = int(Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").read_text())
+            if free < 16:
+                pytest.skip("this host has no 32 MiB in one piece each of 2 MiB left")
+            yield free
+        finally:
+            path.write_text(before)
 
 
 def test_huge_pages(huge_pages: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
