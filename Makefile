@@ -39,7 +39,9 @@ $(VENV)/bench: $(VENV)/demo
 demo: $(VENV)/demo
 	$(BIN)/mapcell demo
 
-test: lint types check
+# Side by side: the tests wait for processes much of the time.
+test: $(VENV)/test
+	$(MAKE) --no-print-directory -j 3 lint types check
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
