@@ -107,6 +107,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mcb", dir="/tmp") as name:
         folder = Path(name)
         env = os.environ | {"MAPCELL_RUNTIME": str(folder / "r"), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        if env.pop("PYTHONDONTWRITEBYTECODE", ""):
+            # Whoever wants no compiled files beside the sources still runs compiled ones in production.
+            env["PYTHONPYCACHEPREFIX"] = str(folder / "compiled")
         for suffix in ("ckpt", "safetensors"):
             path = folder / f"net.{suffix}"
             command = [options.mindspore_python, "-c", WORKER, "mindspore", str(path), str(options.layers)]
