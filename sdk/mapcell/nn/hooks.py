@@ -110,6 +110,7 @@ class CellHooks:
             args, kwargs = _replaced_arguments(self, hook, args, kwargs)
         try:
             output = self._run_for_gradients(run, args, kwargs)
+        # Whatever construct raised goes on its way once the hooks that always run have run.
         except Exception:
             self._run_always_called(args, kwargs)
             raise
