@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test lint types check bench fuzz install-service uninstall-service clean
+.PHONY: help demo test lint types check-processes check-units bench fuzz install-service uninstall-service clean
 
 help:
 	@echo "make demo   MiniLM in 4 workers: private copies, mmap and mapcell side by side"
@@ -39,9 +39,9 @@ $(VENV)/bench: $(VENV)/demo
 demo: $(VENV)/demo
 	$(BIN)/mapcell demo
 
-# Side by side: the tests wait for processes much of the time.
+# Side by side: tests with real processes wait for them much of the time.
 test: $(VENV)/test
-	$(MAKE) --no-print-directory -j 3 lint types check
+	$(MAKE) --no-print-directory --output-sync=target -j 2 check-processes check-units types lint
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
@@ -50,8 +50,11 @@ lint: $(VENV)/test
 types: $(VENV)/test
 	$(BIN)/mypy
 
-check: $(VENV)/test
-	$(BIN)/python -m pytest
+check-processes: $(VENV)/test
+	$(BIN)/python -m pytest -p no:cacheprovider tests/e2e
+
+check-units: $(VENV)/test
+	$(BIN)/python -m pytest -p no:cacheprovider --ignore tests/e2e
 
 bench: $(VENV)/bench
 	$(BIN)/python bench/run.py

@@ -40,6 +40,8 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess
         patch.setenv("MAPCELL_RUNTIME", str(running.runtime))
         load(write_model(tmp_path_factory.mktemp("standing") / "m.safetensors", 1), "m")
         gc.collect()
+        # Else what ends here ends in the middle of the first test, and looks like its doing.
+        eventually(lambda: daemon_status().leases == 0)
         mapcell.disconnect()
         yield running
 
