@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -98,10 +99,37 @@ def test_disk_fails_midway(daemon: DaemonProcess, tmp_path: Path) -> None:
 
 
 def test_shared_memory_has_no_name(daemon: DaemonProcess, tmp_path: Path) -> None:
-    """A full /dev/shm stops nobody, for nothing is put there."""
+    """Nothing is put in /dev/shm."""
     before = set(os.listdir("/dev/shm"))
     assert number_of(load(write_model(tmp_path / "x.safetensors", 3))) == 3
     assert set(os.listdir("/dev/shm")) - before == set()
+
+
+_FULL = """
+mount -t tmpfs -o size=4k,mode=1777 full /dev/shm
+head -c 4096 /dev/zero > /dev/shm/filled
+if echo more > /dev/shm/more; then exit 9; fi 2> /dev/null
+exec "$@"
+"""
+_WORKER = """
+import mapcell, sys
+from mapcell.cli import main
+
+number = mapcell.attach(sys.argv[1], daemon="require")["t0"][0]
+status = main(["load", sys.argv[1], "--name", "m", "--residence", "sealed"])
+print("answers", status, float(number), float(mapcell.attach("m")["t0"][0]))
+"""
+
+
+@needs_root
+def test_full_shared_memory(tmp_path: Path) -> None:
+    """Where /dev/shm has no byte left the daemon stages and publishes, and its clients attach, as anywhere."""
+    full = ("unshare", "--mount", "bash", "-ec", _FULL, "full")
+    path = write_model(tmp_path / "m.safetensors", 4)
+    with DaemonProcess(under=full) as running:
+        worker = [*full, sys.executable, "-c", _WORKER, str(path)]
+        done = subprocess.run(worker, env=running.env(), check=False, capture_output=True, text=True)
+        assert done.stdout.endswith("answers 0 4.0 4.0\n"), done.stderr
 
 
 @needs_fuse

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,7 +23,8 @@ class DaemonProcess:
     """`mapcelld` with `arguments`, ready once this object is. Owns the process and its folder until `stop`.
 
     Use it as a context manager: its end asserts that the daemon exits 0 on SIGTERM and leaves no socket behind,
-    unless `kill` ended it before. `descriptors` is the most that it may have open.
+    unless `kill` ended it before. `descriptors` is the most that it may have open, `under` a command
+    that runs it and becomes it.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class DaemonProcess:
         runtime: Path | None = None,
         environment: dict[str, str] | None = None,
         descriptors: int | None = None,
+        under: Sequence[str] = (),
     ) -> None:
         # Short: a UNIX socket's path holds 107 bytes.
         self._folder = Path(tempfile.mkdtemp(prefix="mc", dir="/tmp"))
@@ -39,7 +42,7 @@ class DaemonProcess:
         limit = ["prlimit", f"--nofile={descriptors}", "--"] if descriptors else []
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*limit, sys.executable, "-m", "mapcelld.main", "--runtime", str(self.runtime), *arguments],
+                [*under, *limit, sys.executable, "-m", "mapcelld.main", "--runtime", str(self.runtime), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
