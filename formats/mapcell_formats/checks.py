@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .checkpoint import MAX_NAME_BYTES, MAX_RANK
+from .limits import MAX_NAME_BYTES, MAX_RANK
 
 # Times the largest item size it stays within int64. NumPy refuses more even in a shape that has a 0 in it.
 MAX_ELEMENTS = 1 << 59

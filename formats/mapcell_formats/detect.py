@@ -7,9 +7,10 @@ from dataclasses import replace
 from itertools import islice
 
 from . import encrypted_ckpt, gguf, mindspore_ckpt, npy, npz, safetensors, torch_zip, zip_archive
-from .checkpoint import HEAD_BYTES, Checkpoint, Reader, SourceTensor
+from .checkpoint import Checkpoint, Reader, SourceTensor
 from .errors import FormatError, UnsupportedFormat
 from .index import is_index, parse_index
+from .limits import HEAD_BYTES
 from .source import ByteSource, read
 
 

@@ -36,12 +36,13 @@ from collections.abc import Mapping
 from math import prod
 from typing import NamedTuple, NoReturn
 
-from .checkpoint import MAX_NAME_BYTES, MAX_RANK, MAX_TENSORS, Checkpoint, Extent, SourceTensor
+from .checkpoint import Checkpoint, Extent, SourceTensor
 from .checks import brief, name_fault, shape_fault
 from .dtypes import ITEMSIZE
 from .errors import FormatError, UnsupportedFormat
 from .gguf_cursor import MAGIC, Cursor
 from .layout import align
+from .limits import MAX_NAME_BYTES, MAX_RANK, MAX_TENSORS
 from .source import ByteSource, read
 
 DEFAULT_ALIGNMENT = 32

@@ -8,8 +8,8 @@ from __future__ import annotations
 import struct
 from typing import NoReturn
 
-from .checkpoint import MAX_HEADER_BYTES
 from .errors import FormatError, UnsupportedFormat
+from .limits import MAX_HEADER_BYTES
 from .source import ByteSource, read
 
 MAGIC = b"GGUF"

@@ -18,12 +18,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from .checkpoint import MAX_TENSORS, Checkpoint
+from .checkpoint import Checkpoint
 from .checks import brief, name_fault
 from .errors import FormatError, UnsupportedFormat
-from .json_text import BLANKS, JsonText
+from .json_text import JsonText
+from .limits import MAX_TENSORS
 from .messages import MAX_DESCRIPTORS
-from .source import ByteSource, read
+from .source import ByteSource, opens_with_brace, read
 
 # 300,000 tensors with long names. The largest published models have under 100,000.
 MAX_INDEX_BYTES = 32_000_000
@@ -73,7 +74,7 @@ class Index:
 
 def is_index(head: bytes) -> bool:
     """Whether a file that begins with `head` may be an index: text that opens with a brace."""
-    return head.lstrip(BLANKS.encode()).startswith(b"{") and b"\0" not in head[:8]
+    return opens_with_brace(head)
 
 
 def parse_index(source: ByteSource) -> Index:

@@ -21,17 +21,14 @@ a worker opens files as itself, the daemon beneath its configured roots.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from .checkpoint import HEAD_BYTES
 from .errors import FormatError, NotFound, UnsupportedFormat
-from .index import MAX_FILES, is_index, parse_index
-from .safetensors import READER as SAFETENSORS
-from .source import FileSource, read
+from .limits import HEAD_BYTES
+from .record import Record
+from .source import FileSource, opens_with_brace, read
 
 # A model's folder holds tens of files; one with more than this is something else.
 MAX_NAMES = 100_000
@@ -40,7 +37,6 @@ _FIRST = ("model.safetensors", "model.safetensors.index.json")
 _MINDSPORE_INDEX = "param_name_map.json"
 _TORCH = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _ALONE = (".ckpt", ".npz", ".gguf", ".npy", ".pt", ".pth", ".bin")
-_PART = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})(\.[a-z]+)", re.DOTALL)
 _SHOWN = 5
 
 
@@ -59,8 +55,7 @@ class Folder(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class DiskFolder:
+class DiskFolder(Record):
     """A folder that this process opens by its path, with its own rights."""
 
     path: str
@@ -102,13 +97,20 @@ def with_neighbours(source: FileSource, folder: Folder) -> list[FileSource]:
     """
     try:
         head = bytes(read(source, 0, min(HEAD_BYTES, source.size)))
-        if not is_index(head) or SAFETENSORS.accepts(head, source.size):
-            return [source]
-        names = parse_index(source).files
+        names = _named(source, head) if opens_with_brace(head) else ()
     except BaseException:
         source.close()
         raise
     return _open_all([source], folder, names, source.path)
+
+
+def _named(source: FileSource, head: bytes) -> tuple[str, ...]:
+    """The files that `source` names, which begins as an index does; none when it is something else."""
+    # Most checkpoints are no index, and a worker in a hurry imports no parser for one.
+    from .index import parse_index
+    from .safetensors import READER as SAFETENSORS
+
+    return () if SAFETENSORS.accepts(head, source.size) else parse_index(source).files
 
 
 def choose(path: str, names: Sequence[str]) -> list[str]:
@@ -144,7 +146,10 @@ def _only(path: str, names: Sequence[str]) -> str:
 
 def _parts(path: str, names: Sequence[str]) -> list[str]:
     """The one name, or all of `names` when they are the parts 1 to n of one checkpoint."""
-    found = [match for match in map(_PART.fullmatch, names) if match]
+    import re
+
+    pattern = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})(\.[a-z]+)", re.DOTALL)
+    found = [match for match in map(pattern.fullmatch, names) if match]
     families = {(match[1], match[3], match[4]) for match in found}
     if len(found) < len(names) or len(families) > 1:
         return [_only(path, names)]
@@ -153,6 +158,8 @@ def _parts(path: str, names: Sequence[str]) -> list[str]:
     if missing := next((number for number in range(1, total + 1) if number not in numbers), None):
         part = f"{stem}-{missing:05}-of-{count}{suffix}"
         raise FormatError(f"the part {part} is missing", path=path, expected=f"all {total} parts: download it again")
+    from .index import MAX_FILES
+
     if len(names) > min(total, MAX_FILES):
         raise UnsupportedFormat(f"{len(names)} parts", path=path, expected=f"at most {min(total, MAX_FILES)}")
     return list(names)

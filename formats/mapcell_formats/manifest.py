@@ -32,14 +32,15 @@ import struct
 import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from math import prod
+from types import MappingProxyType
 from typing import NamedTuple
 
-from .checkpoint import MAX_RANK, MAX_TENSORS
 from .dtypes import CODES, ITEMSIZE, POSITION
 from .errors import FormatError, NotFound
+from .limits import MAX_RANK, MAX_TENSORS
+from .record import Record
 
 MAGIC = b"MAPCELLM"
 SCHEMA = 1
@@ -72,8 +73,7 @@ class TensorEntry(NamedTuple):
 _new = tuple.__new__
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
+class Description(Record):
     """What the manifest says about the version as a whole.
 
     `version` is its id: "blake3:..." once every byte was hashed (`verified`), else the provisional "file-...".
@@ -85,7 +85,7 @@ class Description:
     residence: str
     format: str
     verified: bool
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = MappingProxyType({})
     identity: str = ""
 
 

@@ -11,10 +11,10 @@ Three channels carry them:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from .errors import MapcellError, from_wire
+from .record import Record
 from .wire import MAX_INTEGER, MAX_STRING, MAX_TEXT
 
 # A request holds at most MAX_ITEMS names; replies hold rows, never tensors.
@@ -33,8 +33,7 @@ TICKET_SECONDS = 30.0
 # --- values inside messages ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Record):
     """What of a checkpoint is wanted: floating tensors as `dtype` ("" as they are), only `keys`, only `prefix`."""
 
     dtype: str = ""
@@ -42,8 +41,7 @@ class Selection:
     prefix: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelRow:
+class ModelRow(Record):
     """One version of one model, as `mapcell ls` shows it. Sizes in bytes, `leases` a count.
 
     `state` is "READY" or "RETIRED"; or, without a version, "STAGING" or "UNLOADED": configured, and not asked for yet.
@@ -64,8 +62,7 @@ class ModelRow:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseRow:
+class LeaseRow(Record):
     """One lease, as `mapcell ps` shows it. `since` in seconds since the epoch, `nbytes` what its version holds."""
 
     pid: int
@@ -76,8 +73,7 @@ class LeaseRow:
     nbytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class StagingRow:
+class StagingRow(Record):
     """One checkpoint being staged: bytes done of all, clients waiting for it."""
 
     name: str
@@ -90,8 +86,7 @@ class StagingRow:
 # --- control: requests ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Attach:
+class Attach(Record):
     """Asks for a ticket to a model by name ("minilm", "minilm:tag", "minilm@version").
 
     `hold` keeps staging it, if it has to be staged, when the asker leaves.
@@ -99,12 +94,11 @@ class Attach:
 
     OP: ClassVar[str] = "attach"
     name: str
-    selection: Selection = field(default_factory=Selection)
+    selection: Selection = Selection()
     hold: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(Record):
     """Asks for a ticket to redeem with descriptors of one's own: a checkpoint by path.
 
     `paths` are what to call the files, in the order in which their descriptors will come. `name`, when not empty,
@@ -113,7 +107,7 @@ class Offer:
 
     OP: ClassVar[str] = "offer"
     paths: tuple[str, ...]
-    selection: Selection = field(default_factory=Selection)
+    selection: Selection = Selection()
     residence: str = "auto"
     name: str = ""
     tag: str = ""
@@ -121,61 +115,53 @@ class Offer:
     hold: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ListModels:
+class ListModels(Record):
     """Asks for Models: what the asker may see."""
 
     OP: ClassVar[str] = "list"
 
 
-@dataclass(frozen=True, slots=True)
-class Resolve:
+class Resolve(Record):
     """Asks for the one row that `name` means now, without a ticket."""
 
     OP: ClassVar[str] = "resolve"
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class ListLeases:
+class ListLeases(Record):
     """Asks for Leases: those the asker may see."""
 
     OP: ClassVar[str] = "leases"
 
 
-@dataclass(frozen=True, slots=True)
-class GetStatus:
+class GetStatus(Record):
     """Asks for Status."""
 
     OP: ClassVar[str] = "status"
 
 
-@dataclass(frozen=True, slots=True)
-class Unload:
+class Unload(Record):
     """Retires what `name` means and gives its memory back once no lease holds it."""
 
     OP: ClassVar[str] = "unload"
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Retire:
+class Retire(Record):
     """Stops handing out what `name` means; its leases live on, and its memory goes with the last of them."""
 
     OP: ClassVar[str] = "retire"
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Evict:
+class Evict(Record):
     """Gives the memory of what `name` means back now. Refused while a lease holds it."""
 
     OP: ClassVar[str] = "evict"
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Pin:
+class Pin(Record):
     """Never evict what `name` means (`on`), or allow it again. An operator's verb, as all that follow."""
 
     OP: ClassVar[str] = "pin"
@@ -183,8 +169,7 @@ class Pin:
     on: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Tag:
+class Tag(Record):
     """Makes `tag` of the model `name` mean the version whose id begins with `version`."""
 
     OP: ClassVar[str] = "tag"
@@ -193,8 +178,7 @@ class Tag:
     tag: str
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
+class Watch(Record):
     """Subscribes to Events of the model `name`, or of all when empty. Answered by Models, the snapshot."""
 
     OP: ClassVar[str] = "watch"
@@ -204,32 +188,28 @@ class Watch:
 # --- control: replies and events ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(Record):
     """A one-time right to redeem on the handle channel, bound to the asker's uid, good for TICKET_SECONDS."""
 
     OP: ClassVar[str] = "ticket"
     ticket: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Models:
+class Models(Record):
     """Rows in the order of names, newest version first."""
 
     OP: ClassVar[str] = "models"
     rows: tuple[ModelRow, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Leases:
+class Leases(Record):
     """Rows in the order in which the leases began."""
 
     OP: ClassVar[str] = "lease-list"
     rows: tuple[LeaseRow, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Record):
     """The daemon in figures.
 
     `uptime` in seconds; budget, sealed and mapped in bytes; `bytes_read` what stagers that published read since the
@@ -257,8 +237,7 @@ class Status:
     evictions: int
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Record):
     """An error of errors.py, on any channel."""
 
     OP: ClassVar[str] = "refused"
@@ -277,8 +256,7 @@ class Refused:
         return from_wire(self.code, self.message, self.details)
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Record):
     """Something happened to a version: `kind` is "staging", "progress", "ready", "retired" or "failed".
 
     `number` counts this subscriber's events without a gap.
@@ -297,16 +275,14 @@ class Event:
 # --- handles --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Redeem:
+class Redeem(Record):
     """The one message of a client on this channel; an offer's descriptors come with it."""
 
     OP: ClassVar[str] = "redeem"
     ticket: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Record):
     """How far staging is: `done` of `total` bytes in `step` ("reading", "hashing" ...)."""
 
     OP: ClassVar[str] = "progress"
@@ -315,8 +291,7 @@ class Progress:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Record):
     """The lease. With it come the manifest's descriptor and one for each segment, sizes in bytes as given."""
 
     OP: ClassVar[str] = "grant"
@@ -332,8 +307,7 @@ class Grant:
 JOB_FOLLOWS = b"job"
 
 
-@dataclass(frozen=True, slots=True)
-class Manner:
+class Manner(Record):
     """How to stage: `huge_pages` "off", "try" or "on"; `drop_cache` gives the source's page cache back; `warm` reads a
     mapped file once; `digest`, when not empty, is the only content ("blake3:...") or file ("sha256:...") to accept."""
 
@@ -343,8 +317,7 @@ class Manner:
     digest: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Record):
     """What a stager is to do. It comes as memory, the first descriptor of JOB_FOLLOWS; the others are what `kind` says.
 
     kind "offer": the client's connection, whose next message holds the checkpoint's descriptors; `paths` name them.
@@ -362,8 +335,7 @@ class Job:
     manner: Manner
 
 
-@dataclass(frozen=True, slots=True)
-class Identified:
+class Identified(Record):
     """From the stager: what the source's files look like through their descriptors (digest.file_identity)."""
 
     OP: ClassVar[str] = "identified"
@@ -371,8 +343,7 @@ class Identified:
     identities: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Sized:
+class Sized(Record):
     """From the stager, once parsed: what it will hold and how many bytes it would allocate (0 when mapped)."""
 
     OP: ClassVar[str] = "sized"
@@ -381,15 +352,13 @@ class Sized:
     tensors: int
 
 
-@dataclass(frozen=True, slots=True)
-class Proceed:
+class Proceed(Record):
     """To the stager: go on after Identified or Sized."""
 
     OP: ClassVar[str] = "proceed"
 
 
-@dataclass(frozen=True, slots=True)
-class Staged:
+class Staged(Record):
     """From the stager: done. The manifest's descriptor and one for each segment come with it, sizes as given.
 
     `read` is what this stager read in its life, as the kernel counted it (rchar in /proc/self/io).

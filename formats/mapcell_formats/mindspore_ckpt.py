@@ -27,10 +27,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 
-from .checkpoint import MAX_NAME_BYTES, MAX_RANK, MAX_TENSORS, Checkpoint, Extent, SourceTensor
+from .checkpoint import Checkpoint, Extent, SourceTensor
 from .checks import name_fault, shape_fault
 from .dtypes import ITEMSIZE
 from .errors import FormatError, UnsupportedFormat
+from .limits import MAX_NAME_BYTES, MAX_RANK, MAX_TENSORS
 from .protobuf import BYTES, VARINT, Field, WireReader
 from .source import ByteSource, read
 

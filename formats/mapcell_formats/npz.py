@@ -14,9 +14,10 @@ from __future__ import annotations
 from functools import partial
 
 from . import npy
-from .checkpoint import MAX_TENSORS, Checkpoint, SourceTensor
+from .checkpoint import Checkpoint, SourceTensor
 from .errors import FormatError, UnsupportedFormat
 from .joined import Joiner
+from .limits import MAX_TENSORS
 from .source import ByteSource
 from .zip_archive import MAGIC, Archive, Member, read_archive
 

@@ -21,11 +21,12 @@ from math import prod
 from operator import itemgetter
 from typing import NoReturn
 
-from .checkpoint import MAX_HEADER_BYTES, MAX_TENSORS, Checkpoint, Extent, SourceTensor
+from .checkpoint import Checkpoint, Extent, SourceTensor
 from .checks import brief, name_fault, shape_fault
 from .dtypes import ITEMSIZE
 from .errors import FormatError, UnsupportedFormat
 from .json_text import BLANKS, JsonText
+from .limits import MAX_HEADER_BYTES, MAX_TENSORS
 from .source import ByteSource, read
 
 METADATA_KEY = "__metadata__"

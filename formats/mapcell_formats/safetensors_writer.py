@@ -14,9 +14,9 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from .checkpoint import MAX_HEADER_BYTES
 from .errors import FormatError, UnsupportedFormat
 from .items import DEFAULT_ALIGN, Item, TensorItem, check_align, checked
+from .limits import MAX_HEADER_BYTES
 from .safetensors import LENGTH_BYTES, METADATA_KEY
 
 if TYPE_CHECKING:

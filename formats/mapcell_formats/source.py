@@ -34,6 +34,11 @@ def read(source: ByteSource, offset: int, nbytes: int) -> bytearray:
     return out
 
 
+def opens_with_brace(head: bytes) -> bool:
+    """Whether a file that begins with `head` is text whose first character is a brace, as JSON's objects are."""
+    return head.lstrip(b" \t\r\n").startswith(b"{") and b"\0" not in head[:8]
+
+
 class FileSource:
     """A regular file, read with pread. Owns its descriptor: close it, or use it as a context manager.
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from .checkpoint import MAX_NAME_BYTES, MAX_TENSORS
 from .checks import brief
 from .errors import FormatError
+from .limits import MAX_NAME_BYTES, MAX_TENSORS
 from .torch_pickle import Tensor
 
 # Keys under which training loops keep a model's tensors beside other things.

@@ -25,11 +25,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from .checkpoint import MAX_TENSORS, Checkpoint, Extent, Reader
+from .checkpoint import Checkpoint, Extent, Reader
 from .checks import brief, name_fault
 from .errors import FormatError, UnsupportedFormat
 from .inflate import MAX_RATIO, InflatedSource
 from .joined import Joiner
+from .limits import MAX_TENSORS
 from .source import ByteSource, read
 
 MAGIC = b"PK\x03\x04"

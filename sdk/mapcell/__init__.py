@@ -36,10 +36,10 @@ __getattr__, __dir__, __all__ = exports(
             "set_auto_parallel_context set_context set_device"
         ),
         ".tensor_file": "safe_open",
-        ".train.serialization": (
-            "ckpt_to_safetensors load_checkpoint load_checkpoint_async load_param_into_net load_segmented_checkpoints "
-            "safetensors_to_ckpt save_checkpoint"
-        ),
+        ".train.converting": "ckpt_to_safetensors load_segmented_checkpoints safetensors_to_ckpt",
+        ".train.loading": "load_checkpoint load_checkpoint_async",
+        ".train.matching": "load_param_into_net",
+        ".train.saving": "save_checkpoint",
         ".watching": "watch",
         ".weights": "Weights",
     },

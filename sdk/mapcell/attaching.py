@@ -88,8 +88,6 @@ def _attach_path(
     timeout: float,
     decryption: tuple[bytes, str] | None,
 ) -> Weights:
-    from .process_backend import attach_in_process
-
     # A key is the worker's secret: it stays in the process until the daemon can keep one apart for each asker.
     if choice != "never" and decryption is None:
         from .daemon_backend import attach_path
@@ -102,6 +100,8 @@ def _attach_path(
         except DaemonUnavailable:
             if choice == "require":
                 raise
+    from .process_backend import attach_in_process
+
     return attach_in_process(path, dtype=dtype, keys=keys, prefix=prefix, mode=mode, decryption=decryption)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, overload
 
 from mapcell_formats.digest import PREFIX
 from mapcell_formats.errors import BindError, MapcellError, NotFound
 from mapcell_formats.manifest import NO_DIGEST, Manifest, TensorEntry, near
+from mapcell_formats.record import Record
 
 if TYPE_CHECKING:
     from .mapping import Array
@@ -50,8 +50,7 @@ def select(manifest: Manifest, keys: tuple[str, ...] | None, prefix: str) -> fro
     return chosen
 
 
-@dataclass(frozen=True, slots=True)
-class WeightsStatistics:
+class WeightsStatistics(Record):
     """A snapshot: tensors there are, tensors viewed so far, bytes of all, bytes of those viewed."""
 
     tensors: int

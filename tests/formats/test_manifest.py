@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapcell_formats.checkpoint import MAX_TENSORS
 from mapcell_formats.dtypes import CODES, ITEMSIZE
 from mapcell_formats.errors import FormatError, NotFound
+from mapcell_formats.limits import MAX_TENSORS
 from mapcell_formats.manifest import MAGIC, NO_DIGEST, Description, Manifest, TensorEntry, encode_manifest, near
 
 ABOUT = Description("blake3:00", "sealed", "safetensors", True, {"format": "pt", "ключ": "значение"})

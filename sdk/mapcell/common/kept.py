@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from mapcell_formats.record import Record
 
 
 def bool_(value: object, name: str) -> None:
@@ -52,8 +53,7 @@ class Kept:
         instance.__dict__[self._name] = value
 
 
-@dataclass(frozen=True, slots=True)
-class ParamInfo:
+class ParamInfo(Record):
     """What MindSpore keeps of a Parameter beside its elements, as it was when asked for."""
 
     name: str

@@ -6,8 +6,6 @@ part: without ``set_seed``, ``numpy.random.seed`` makes initialisation repeatabl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from ..kernels.promotion import Array
@@ -17,10 +15,12 @@ from . import philox
 PHILOX_UP_TO = 65_536
 
 
-@dataclass(slots=True)
 class _State:
-    seed: int | None = None
-    tensors: int = 0
+    __slots__ = ("seed", "tensors")
+
+    def __init__(self) -> None:
+        self.seed: int | None = None
+        self.tensors = 0
 
 
 _state = _State()

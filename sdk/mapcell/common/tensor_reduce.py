@@ -6,10 +6,11 @@ MindSpore names their arguments differently from method to method, so each takes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from mapcell_formats.record import Record
 
 from ..kernels import reduce
 from ..kernels.promotion import DType
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 _SECOND_SPELLINGS = {"dim": "axis", "keep_dims": "keepdims", "keepdim": "keepdims", "correction": "ddof"}
 
 
-@dataclass(frozen=True, slots=True)
-class Reduction:
+class Reduction(Record):
     """The arguments of one reduction under one spelling."""
 
     axis: Any = None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import count
 from typing import Any, TypeVar
+
+from mapcell_formats.record import Record
 
 from ..common.tensor import is_recorded
 from ..log import warn
@@ -30,8 +31,7 @@ class HookHandle:
         self._hooks.pop(self.handle_id, None)
 
 
-@dataclass(frozen=True, slots=True)
-class _ForwardHook:
+class _ForwardHook(Record):
     function: Hook
     with_kwargs: bool = False
     always_call: bool = False

@@ -8,9 +8,9 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         ".": "serialization",
-        ".serialization": (
-            "ckpt_to_safetensors load_checkpoint load_checkpoint_async load_param_into_net load_segmented_checkpoints "
-            "safetensors_to_ckpt save_checkpoint"
-        ),
+        ".converting": "ckpt_to_safetensors load_segmented_checkpoints safetensors_to_ckpt",
+        ".loading": "load_checkpoint load_checkpoint_async",
+        ".matching": "load_param_into_net",
+        ".saving": "save_checkpoint",
     },
 )

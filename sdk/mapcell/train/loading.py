@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -204,22 +204,28 @@ def _attached_buffer(buffer: io.BytesIO, format: str | None) -> Weights:
 
 def _contents(weights: Weights, chosen: str) -> Iterator[tuple[str, Any]]:
     """(name, Parameter or str) in the order that MindSpore has."""
-    from mapcell_formats.mindspore_ckpt import parse_string_key
-
     if chosen == "safetensors":
         for entry in sorted(weights.entries(), key=lambda e: e.name):
             yield entry.name, named_parameter(SharedView(weights, entry), entry.name)
         return
-    strings: dict[int, list[tuple[str, str]]] = {}
-    for key, text in weights.metadata.items():
-        parsed = parse_string_key(key)
-        if parsed is not None:
-            strings.setdefault(parsed[0], []).append((parsed[1], text))
+    strings = _strings(weights.metadata) if weights.metadata else {}
     number = -1
     for number, entry in enumerate(weights.entries()):
         yield from strings.get(number, ())
         yield entry.name, named_parameter(SharedView(weights, entry), entry.name.strip())
     yield from strings.get(number + 1, ())
+
+
+def _strings(metadata: Mapping[str, str]) -> dict[int, list[tuple[str, str]]]:
+    """The (name, text) of a .ckpt's strings by how many tensors stand before them."""
+    from mapcell_formats.mindspore_ckpt import parse_string_key
+
+    strings: dict[int, list[tuple[str, str]]] = {}
+    for key, text in metadata.items():
+        parsed = parse_string_key(key)
+        if parsed is not None:
+            strings.setdefault(parsed[0], []).append((parsed[1], text))
+    return strings
 
 
 def _verify_crc(path: str, weights: Weights, chosen: str) -> None:
