@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml constraints.txt
+# The tests start hundreds of processes: without compiled files each would compile mapcell anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test lint types check-processes check-units bench fuzz install-service uninstall-service clean
 
