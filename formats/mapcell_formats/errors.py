@@ -12,6 +12,9 @@
       ProtocolError(RuntimeError)             the other side broke the protocol or speaks another version
       NotOffered(AttributeError)              a name of MindSpore's that is left out on purpose
       GradientUnavailable(NotImplementedError)  a gradient was asked for that there is no rule for
+      DeviceUnavailable(RuntimeError)         no CUDA binding, driver or device, or no such device
+      DeviceMemoryExceeded(MemoryError)       the bytes do not fit a device's free memory
+      DeviceFailed(RuntimeError)              a call of CUDA's failed
 
 A message says whose fault it is and what to do next. An error crosses the wire as ``(code, message, details)``
 and is raised again on the other side as the same class.
@@ -132,6 +135,24 @@ class GradientUnavailable(MapcellError, NotImplementedError):
     code = "gradient-unavailable"
 
 
+class DeviceUnavailable(MapcellError, RuntimeError):
+    """No CUDA binding, driver or device was found, or none of that number."""
+
+    code = "device-unavailable"
+
+
+class DeviceMemoryExceeded(MapcellError, MemoryError):
+    """The bytes do not fit a device: needed, free, and the shortfall."""
+
+    code = "device-memory-exceeded"
+
+
+class DeviceFailed(MapcellError, RuntimeError):
+    """A call of CUDA's failed."""
+
+    code = "device-failed"
+
+
 _BY_CODE: Mapping[str, type[MapcellError]] = {
     cls.code: cls
     for cls in (
@@ -147,6 +168,9 @@ _BY_CODE: Mapping[str, type[MapcellError]] = {
         ProtocolError,
         NotOffered,
         GradientUnavailable,
+        DeviceUnavailable,
+        DeviceMemoryExceeded,
+        DeviceFailed,
     )
 }
 

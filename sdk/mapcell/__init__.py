@@ -12,8 +12,9 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "mapcell_formats.errors": (
-            "AccessDenied BindError BudgetExceeded DaemonUnavailable FormatError GradientUnavailable MapcellError "
-            "NotFound NotOffered ProtocolError StagingFailed UnsupportedFormat"
+            "AccessDenied BindError BudgetExceeded DaemonUnavailable DeviceFailed DeviceMemoryExceeded "
+            "DeviceUnavailable FormatError GradientUnavailable MapcellError NotFound NotOffered ProtocolError "
+            "StagingFailed UnsupportedFormat"
         ),
         ".": "autograd common context nn ops train",
         "._version": "__version__",

@@ -8,6 +8,9 @@ from mapcell_formats.errors import AccessDenied as AccessDenied
 from mapcell_formats.errors import BindError as BindError
 from mapcell_formats.errors import BudgetExceeded as BudgetExceeded
 from mapcell_formats.errors import DaemonUnavailable as DaemonUnavailable
+from mapcell_formats.errors import DeviceFailed as DeviceFailed
+from mapcell_formats.errors import DeviceMemoryExceeded as DeviceMemoryExceeded
+from mapcell_formats.errors import DeviceUnavailable as DeviceUnavailable
 from mapcell_formats.errors import FormatError as FormatError
 from mapcell_formats.errors import GradientUnavailable as GradientUnavailable
 from mapcell_formats.errors import MapcellError as MapcellError
