@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .dtypes import ITEMSIZE
 from .source import ByteSource, FileSource
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+# Named tuples: a million of each may have to be made, and a frozen dataclass takes twice as long to make.
+class Extent(NamedTuple):
     """`nbytes` consecutive bytes at `offset` of the checkpoint's source number `source`."""
 
     source: int
@@ -24,8 +24,7 @@ class Extent:
     nbytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class SourceTensor:
+class SourceTensor(NamedTuple):
     """One tensor as the checkpoint holds it: little-endian, C order, its bytes the extents one after another.
 
     `dtype` is spelled as in `dtypes.CODES`. A tensor without elements has no extents or one of 0 bytes.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import islice
 
 from . import encrypted_ckpt, gguf, mindspore_ckpt, npy, npz, safetensors, torch_zip, zip_archive
@@ -158,5 +157,5 @@ def _join(parts: Sequence[Checkpoint]) -> Checkpoint:
 
 def _renumbered(tensors: Iterable[SourceTensor], first: int) -> Iterable[SourceTensor]:
     for tensor in tensors:
-        extents = tuple(replace(extent, source=first + extent.source) for extent in tensor.extents)
-        yield replace(tensor, extents=extents)
+        extents = tuple(extent._replace(source=first + extent.source) for extent in tensor.extents)
+        yield tensor._replace(extents=extents)

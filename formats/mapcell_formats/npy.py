@@ -22,6 +22,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 from .checkpoint import Checkpoint, Extent, SourceTensor
 from .checks import brief, shape_fault
@@ -37,6 +38,8 @@ MAX_HEADER_BYTES = 10_000
 # NumPy pads headers to 64 bytes; few exceed two of these. An archive of 100,000 arrays is read once for each.
 FIRST_BYTES = 256
 ALONE = "arr_0"
+# Different headers of one archive that are remembered.
+MAX_KNOWN = 1024
 
 DTYPES: Mapping[str, str] = {
     "|b1": "BOOL",
@@ -62,21 +65,17 @@ _SHAPE = re.compile(r"\( *+(?:[0-9]{1,19}L? *+(?:, *+[0-9]{1,19}L? *+)*+(?:, *+)
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """What a header says: the elements begin `start` bytes after the magic, with `strides` in elements."""
+    """What a header says: the `nbytes` of elements begin `start` bytes after the magic, with `strides` in elements."""
 
     dtype: str
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     start: int
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the elements."""
-        return prod(self.shape) * ITEMSIZE[self.dtype]
+    nbytes: int
+    in_c_order: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
+class Where(NamedTuple):
     """The file and offset at which an array begins, and the tensor's name, for errors."""
 
     path: str
@@ -94,23 +93,40 @@ class Where:
         )
 
 
-def parse_array(read_head: Callable[[int], bytes], size: int, where: Where) -> Array:
-    """The array of `size` bytes with its header, of which `read_head` gives the first so many, if there are as many.
+class Headers:
+    """Reads the headers of arrays, and remembers what the first of them said: a model has few, each many times."""
 
-    FormatError and UnsupportedFormat as the module says.
-    """
-    head = read_head(FIRST_BYTES)
-    if (needed := _needed(head)) > len(head):
-        head = read_head(needed)
+    def __init__(self) -> None:
+        self._known: dict[bytes, Array] = {}
+
+    def parse(self, read_head: Callable[[int], bytes], size: int, where: Where) -> Array:
+        """The array of `size` bytes with its header, of which `read_head` gives the first so many, if there are.
+
+        FormatError and UnsupportedFormat as the module says.
+        """
+        head = read_head(FIRST_BYTES)
+        if (needed := _needed(head)) > len(head):
+            head = read_head(needed)
+        head = head[:needed]
+        array = self._known.get(head)
+        if array is None:
+            array = _array(head, where)
+            if len(self._known) < MAX_KNOWN:
+                self._known[head] = array
+        if size - array.start != array.nbytes:
+            message = f"{size - array.start} bytes follow the header"
+            raise where.broken(message, f"{array.nbytes}, as dtype and shape say")
+        return array
+
+
+def _array(head: bytes, where: Where) -> Array:
     text, start = _header(head, where)
     descr, fortran, shape = _fields(text, where)
     dtype = _dtype(descr, where)
     if fault := shape_fault(shape):
         raise where.broken(fault.message, fault.expected)
-    array = Array(dtype, shape, _strides(shape, fortran), start)
-    if size - start != array.nbytes:
-        raise where.broken(f"{size - start} bytes follow the header", f"{array.nbytes}, as dtype and shape say")
-    return array
+    strides = _strides(shape, fortran)
+    return Array(dtype, shape, strides, start, prod(shape) * ITEMSIZE[dtype], in_c_order(shape, strides))
 
 
 class NpyReader:
@@ -125,7 +141,7 @@ class NpyReader:
     def parse(self, source: ByteSource) -> Checkpoint:
         """The checkpoint in `source`, of one tensor called "arr_0". FormatError as the module says."""
         where = Where(source.path, 0, ALONE)
-        array = parse_array(lambda nbytes: bytes(read(source, 0, min(nbytes, source.size))), source.size, where)
+        array = Headers().parse(lambda nbytes: bytes(read(source, 0, min(nbytes, source.size))), source.size, where)
         joiner = Joiner(source.path, 1)
         tensor = place(array, Extent(0, array.start, array.nbytes), source, joiner, where)
         return Checkpoint(self.format, (tensor,), (source, *joiner.sources()))
@@ -139,7 +155,7 @@ def place(array: Array, extent: Extent, source: ByteSource, joiner: Joiner, wher
 
     UnsupportedFormat when these are to be read from anything but a file.
     """
-    if not in_c_order(array.shape, array.strides):
+    if not array.in_c_order:
         if extent.source or not isinstance(source, FileSource):
             expected = "an array in C order (numpy.ascontiguousarray), or one that is not compressed"
             raise where.unsupported("a compressed array in Fortran order", expected)

@@ -47,15 +47,15 @@ class NpzReader:
         if not archive.members or len(archive.members) > MAX_TENSORS:
             message = f"a zip archive of {len(archive.members)} members"
             raise FormatError(message, path=source.path, offset=0, expected=f"1 to {MAX_TENSORS} arrays")
-        joiner = Joiner(source.path, 1)
-        tensors = tuple(_tensor(archive, member, joiner) for member in archive.members.values())
+        joiner, headers = Joiner(source.path, 1), npy.Headers()
+        tensors = tuple(_tensor(archive, member, joiner, headers) for member in archive.members.values())
         return Checkpoint(self.format, tensors, (source, *joiner.sources()))
 
 
 READER = NpzReader()
 
 
-def _tensor(archive: Archive, member: Member, joiner: Joiner) -> SourceTensor:
+def _tensor(archive: Archive, member: Member, joiner: Joiner, headers: npy.Headers) -> SourceTensor:
     name = member.name.removesuffix(SUFFIX)
     if name == member.name:
         raise UnsupportedFormat(
@@ -65,6 +65,6 @@ def _tensor(archive: Archive, member: Member, joiner: Joiner) -> SourceTensor:
             expected="members called NAME.npy only",
         )
     where = npy.Where(archive.source.path, member.start, name)
-    array = npy.parse_array(partial(archive.head, member), member.size, where)
+    array = headers.parse(partial(archive.head, member), member.size, where)
     extent = archive.extent(member, array.start, array.nbytes, joiner)
     return npy.place(array, extent, archive.source, joiner, where)

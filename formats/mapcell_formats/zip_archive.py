@@ -20,10 +20,12 @@ Source: PKWARE's APPNOTE.TXT 6.3.10; and how zipfile, NumPy 2.4 and torch 2.13 w
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from operator import attrgetter
+from typing import NamedTuple, Protocol
 
 from .checkpoint import Checkpoint, Extent, Reader
 from .checks import brief, name_fault
@@ -32,6 +34,7 @@ from .inflate import MAX_RATIO, InflatedSource
 from .joined import Joiner
 from .limits import MAX_TENSORS
 from .source import ByteSource, read
+from .window import Window
 
 MAGIC = b"PK\x03\x04"
 STORED, DEFLATED = 0, 8
@@ -41,8 +44,10 @@ MAX_MEMBERS = MAX_TENSORS + 100
 MAX_DIRECTORY_BYTES = 100_000_000
 MAX_COMMENT_BYTES = 65_535
 
-_LOCAL = struct.Struct("<4s5H3I2H")
-_CENTRAL = struct.Struct("<4s6H3I5H2I")
+# What is not looked at is left out: magic, flags, method, lengths of name and extra.
+_LOCAL = struct.Struct("<4s2x2H16x2H")
+# Magic, flags, method, crc, packed, size, lengths of name, extra and comment, offset.
+_CENTRAL = struct.Struct("<4s4x2H4x3I3H8xI")
 _END = struct.Struct("<4s4H2IH")
 _END64 = struct.Struct("<4sQ2H2I4Q")
 _LOCATOR = struct.Struct("<4sIQI")
@@ -51,10 +56,12 @@ _PATCHED = 0x0020
 _UTF8 = 0x0800
 _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF
 _ZIP64 = 1
+# A name that needs no further look, provided that it has no "..".
+_USUAL_NAME = re.compile(rb"[A-Za-z0-9_.\- ][A-Za-z0-9_.\- /]{0,1023}")
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+# A named tuple, as an Extent is one.
+class Member(NamedTuple):
     """One member: `packed` bytes of the file at `start`, which hold `size` bytes once inflated."""
 
     name: str
@@ -72,6 +79,7 @@ class Archive:
 
     source: ByteSource
     members: Mapping[str, Member]
+    window: Window
 
     def content(self, member: Member) -> InflatedSource | None:
         """The member's inflated bytes; None when it is stored, so that they lie in the file."""
@@ -83,7 +91,7 @@ class Archive:
         """The first bytes of the member, at most `nbytes`, which is the caller's limit."""
         if content := self.content(member):
             return content.head(nbytes)
-        return bytes(read(self.source, member.start, min(nbytes, member.size)))
+        return self.window.take(member.start, min(nbytes, member.size))
 
     def extent(self, member: Member, offset: int, nbytes: int, joiner: Joiner) -> Extent:
         """Where `nbytes` at `offset` of the member lie: in the file (source 0), or in what `joiner` collects."""
@@ -106,15 +114,21 @@ class ArchiveReader(Reader, Protocol):
 
 def read_archive(source: ByteSource) -> Archive:
     """The archive in `source`. FormatError as the module says; UnsupportedFormat for encryption and odd methods."""
-    directory = _find(source)
+    directory, window = _find(source), Window(source)
     raw = bytes(read(source, directory.start, directory.nbytes))
     members: dict[str, Member] = {}
     for entry in _entries(source, directory, raw):
         if entry.name in members:
             raise _error(source, f"two members are called {brief(entry.name)}", entry.at, "each name once")
-        members[entry.name] = _located(source, entry)
-    _check_overlaps(source, members, directory.start)
-    return Archive(source, {name: member for name, member in members.items() if not name.endswith("/")})
+        members[entry.name] = _located(source, window, entry)
+    _check_overlaps(source, members.values(), directory.start)
+    if any(map(_is_folder, members)):
+        members = {name: member for name, member in members.items() if not _is_folder(name)}
+    return Archive(source, members, window)
+
+
+def _is_folder(name: str) -> bool:
+    return name.endswith("/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +188,7 @@ def _find_end64(source: ByteSource, at: int, short: tuple[int, int, int]) -> tup
     return where, full[0], full[1], full[2]
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     """What the directory says of one member; `at` is where it says so, `local` where its header is."""
 
     name: str
@@ -190,30 +203,29 @@ class _Entry:
 
 
 def _entries(source: ByteSource, directory: _Directory, raw: bytes) -> Iterator[_Entry]:
+    unpack, width, last = _CENTRAL.unpack_from, _CENTRAL.size, len(raw) - _CENTRAL.size
     pos = 0
     for _ in range(directory.count):
-        at = directory.start + pos
-        if pos + _CENTRAL.size > len(raw):
+        at, name_at = directory.start + pos, pos + width
+        if pos > last:
             raise _error(source, "the directory ends early", at, f"{directory.count} members")
-        fields = _CENTRAL.unpack_from(raw, pos)
-        name_end = pos + _CENTRAL.size + fields[10]
-        extra_end = name_end + fields[11]
-        if fields[0] != b"PK\x01\x02" or extra_end + fields[12] > len(raw):
+        magic, flags, method, crc, packed, size, name_bytes, extra_bytes, comment_bytes, local = unpack(raw, pos)
+        extra_at = name_at + name_bytes
+        pos = extra_at + extra_bytes + comment_bytes
+        if magic != b"PK\x01\x02" or pos > len(raw):
             raise _error(source, "a broken entry in the directory", at, "one member")
-        raw_name = raw[pos + _CENTRAL.size : name_end]
-        name = _name(source, raw_name, fields[3], at)
-        sizes = _sizes(source, (fields[9], fields[8], fields[16]), raw[name_end:extra_end], at)
-        size, packed, local = sizes
-        yield _Entry(name, raw_name, at, fields[3], fields[4], fields[7], packed, size, local)
-        pos = extra_end + fields[12]
+        raw_name = raw[name_at:extra_at]
+        name = _name(source, raw_name, flags, at)
+        if _FULL32 in (size, packed, local):
+            extra = raw[extra_at : extra_at + extra_bytes]
+            size, packed, local = _wide(source, (size, packed, local), extra, at)
+        yield _Entry(name, raw_name, at, flags, method, crc, packed, size, local)
     if pos != len(raw):
         raise _error(source, "bytes follow the last entry of the directory", directory.start + pos, "none")
 
 
-def _sizes(source: ByteSource, sizes: tuple[int, int, int], extra: bytes, at: int) -> tuple[int, int, int]:
+def _wide(source: ByteSource, sizes: tuple[int, int, int], extra: bytes, at: int) -> tuple[int, int, int]:
     """(size, packed, offset of the local header), from the extra field where they did not fit."""
-    if _FULL32 not in sizes:
-        return sizes
     pos = 0
     while pos + 4 <= len(extra):
         kind, nbytes = struct.unpack_from("<HH", extra, pos)
@@ -226,6 +238,8 @@ def _sizes(source: ByteSource, sizes: tuple[int, int, int], extra: bytes, at: in
 
 
 def _name(source: ByteSource, raw: bytes, flags: int, at: int) -> str:
+    if _USUAL_NAME.fullmatch(raw) and b".." not in raw:
+        return raw.decode("ascii")
     try:
         name = raw.decode("utf-8" if flags & _UTF8 else "cp437")
     except UnicodeDecodeError as exc:
@@ -237,24 +251,25 @@ def _name(source: ByteSource, raw: bytes, flags: int, at: int) -> str:
     return name
 
 
-def _located(source: ByteSource, entry: _Entry) -> Member:
+def _located(source: ByteSource, window: Window, entry: _Entry) -> Member:
     """The member that `entry` and its local header describe alike."""
-    _check_kind(source, entry)
-    nbytes = _LOCAL.size + len(entry.raw_name)
-    what = f"member {entry.name[:80]!r}"
-    if entry.local + nbytes > source.size:
-        raise _error(source, f"{what} is said to be at {entry.local}", entry.at, f"up to {source.size}")
-    raw = bytes(read(source, entry.local, nbytes))
-    magic, _, flags, method, *_, name_length, extra = _LOCAL.unpack_from(raw)
-    names = name_length == len(entry.raw_name) and raw[_LOCAL.size :] == entry.raw_name
-    if magic != MAGIC or not names or method != entry.method or (flags ^ entry.flags) & _ENCRYPTED:
-        raise _error(source, f"{what} and its header disagree", entry.local, "the same name and method in both")
-    start = entry.local + nbytes + extra
-    if start + entry.packed > source.size:
-        message = f"{what} claims {entry.packed} bytes"
-        raise _error(source, message, entry.at, f"at most {max(0, source.size - start)}")
-    stored = entry.method == STORED
-    return Member(entry.name, entry.local, start, entry.packed, entry.size, entry.crc, stored)
+    name, raw_name, at, flags, method, crc, packed, size, local = entry
+    if method != STORED or flags & (_ENCRYPTED | _PATCHED) or size != packed:
+        _check_kind(source, entry)
+    nbytes = _LOCAL.size + len(raw_name)
+    if local + nbytes > source.size:
+        raise _error(source, f"member {name[:80]!r} is said to be at {local}", at, f"up to {source.size}")
+    raw = window.take(local, nbytes)
+    magic, local_flags, local_method, name_bytes, extra = _LOCAL.unpack_from(raw)
+    names = name_bytes == len(raw_name) and raw.endswith(raw_name)
+    if magic != MAGIC or not names or method != local_method or (flags ^ local_flags) & _ENCRYPTED:
+        message = f"member {name[:80]!r} and its header disagree"
+        raise _error(source, message, local, "the same name and method in both")
+    start = local + nbytes + extra
+    if start + packed > source.size:
+        message = f"member {name[:80]!r} claims {packed} bytes"
+        raise _error(source, message, at, f"at most {max(0, source.size - start)}")
+    return Member(name, local, start, packed, size, crc, method == STORED)
 
 
 def _check_kind(source: ByteSource, entry: _Entry) -> None:
@@ -273,9 +288,9 @@ def _check_kind(source: ByteSource, entry: _Entry) -> None:
         raise _error(source, message, entry.at, f"at most {entry.packed * MAX_RATIO}")
 
 
-def _check_overlaps(source: ByteSource, members: Mapping[str, Member], directory: int) -> None:
+def _check_overlaps(source: ByteSource, members: Iterable[Member], directory: int) -> None:
     end = 0
-    for member in sorted(members.values(), key=lambda m: m.at):
+    for member in sorted(members, key=attrgetter("at")):
         if member.at < end or (end == 0 and member.at):
             message, expected = f"member {member.name[:80]!r} begins at {member.at}", f"it at {end} or later"
             raise _error(source, message, member.at, expected if end else "the first at 0")
