@@ -138,7 +138,8 @@ def _state_dict(count: int) -> bytes:
         def reducer_override(self, value: object) -> object:
             if not isinstance(value, _Tensor):
                 return NotImplemented
-            return function, (value.storage, 0, SHAPE, (4, 1), False, OrderedDict())
+            # Tuples of their own: what occurs twice is pickled otherwise, and torch's are new each time.
+            return function, (value.storage, 0, tuple([2, 4]), tuple([4, 1]), False, OrderedDict())  # noqa: C409
 
     before = {name: sys.modules.get(name) for name in stand_ins}
     sys.modules.update(stand_ins)

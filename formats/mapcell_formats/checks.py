@@ -23,6 +23,8 @@ class Fault(NamedTuple):
 
 def name_fault(name: str) -> Fault | None:
     """A name has at most MAX_NAME_BYTES in UTF-8 and no NUL, at which every C interface would cut it."""
+    if name.isascii() and name.isprintable() and len(name) <= MAX_NAME_BYTES:
+        return None
     try:
         nbytes = len(name.encode())
     except UnicodeEncodeError:

@@ -10,7 +10,10 @@ What is outside is not imported: a `Vocabulary` says which names there are and w
 looked up in tables. BUILD sets attributes of a dict, as torch does with `_metadata`; they are walked and dropped.
 
 A byte of a pickle can make an object of 64 bytes. What is made is counted, and may be at most ALLOWANCE bytes and
-ALLOWANCE_FACTOR times the pickle. Real state dicts make 9 to 18 times their pickle.
+ALLOWANCE_FACTOR times the pickle, and never more than MAX_OBJECT_BYTES. By this count, which supposes more than CPython
+takes, real state dicts make 9 to 18 times their pickle.
+
+Tensors that look as torch has always written them are read at once (`pickle_usual.py`).
 
 Source: CPython's Lib/pickletools.py, which describes each opcode; PEP 307, PEP 3154, PEP 574.
 """
@@ -19,37 +22,22 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from .checks import brief
 from .errors import FormatError, UnsupportedFormat
 from .pickle_opcodes import REFUSED
+from .pickle_usual import CONTAINER_BYTES, TEXT_BYTES, Usual
+from .pickle_vocabulary import Vocabulary
 
 # 250,000 tensors and more: 120 bytes each is usual.
 MAX_PICKLE_BYTES = 32 * 1024 * 1024
 MAX_NAME_BYTES = 256
 ALLOWANCE = 256 * 1024
 ALLOWANCE_FACTOR = 24
+MAX_OBJECT_BYTES = 384 * 1024 * 1024
 
-_CONTAINER_BYTES = 64
-_TEXT_BYTES = 56
 _PLAIN = "plain data and tensors: save model.state_dict(), or convert it to safetensors"
-
-
-class Vocabulary(Protocol):
-    """What a pickle may name. Every method raises KeyError for what it does not know."""
-
-    def find(self, name: str) -> object:
-        """The object called `name`, "module.attribute"."""
-        ...
-
-    def call(self, function: object, arguments: tuple[object, ...], at: int) -> object:
-        """What `function`, which `find` gave, makes of the arguments."""
-        ...
-
-    def persistent(self, identity: object, at: int) -> object:
-        """The object outside the pickle that `identity` names."""
-        ...
 
 
 class Walk:
@@ -66,10 +54,11 @@ class Walk:
         self._in_file = in_file
         self._pos = 0
         self._at = 0
-        self._left = ALLOWANCE + ALLOWANCE_FACTOR * len(data)
+        self._left = min(ALLOWANCE + ALLOWANCE_FACTOR * len(data), MAX_OBJECT_BYTES)
         self._stack: list[object] = []
         self._marks: list[list[object]] = []
         self._memo: list[object] = []
+        self._usual = Usual(data, vocabulary, start, in_file=in_file)
 
     def run(self) -> object:
         """The value that the pickle holds. FormatError where it is broken, UnsupportedFormat where it is more."""
@@ -191,7 +180,7 @@ class Walk:
     def _text(self, nbytes: int) -> None:
         raw = self._take(nbytes)
         # A character is at most 4 bytes in memory, and at least 1 here.
-        self._charge(_TEXT_BYTES + (nbytes if raw.isascii() else 4 * nbytes))
+        self._charge(TEXT_BYTES + (nbytes if raw.isascii() else 4 * nbytes))
         try:
             self._stack.append(raw.decode())
         except UnicodeDecodeError:
@@ -200,16 +189,16 @@ class Walk:
     # --- containers ---
 
     def _mark(self) -> None:
-        self._charge(_CONTAINER_BYTES)
+        self._charge(CONTAINER_BYTES)
         self._marks.append(self._stack)
         self._stack = []
 
     def _empty_dict(self) -> None:
-        self._charge(_CONTAINER_BYTES)
+        self._charge(CONTAINER_BYTES)
         self._stack.append({})
 
     def _empty_list(self) -> None:
-        self._charge(_CONTAINER_BYTES)
+        self._charge(CONTAINER_BYTES)
         self._stack.append([])
 
     def _empty_tuple(self) -> None:
@@ -230,7 +219,7 @@ class Walk:
         self._push_tuple([self._pop(), middle, last])
 
     def _push_tuple(self, items: list[object]) -> None:
-        self._charge(_CONTAINER_BYTES + 8 * len(items))
+        self._charge(CONTAINER_BYTES + 8 * len(items))
         self._stack.append(tuple(items))
 
     def _append(self) -> None:
@@ -258,7 +247,7 @@ class Walk:
         if not isinstance(target, dict) or len(items) % 2:
             self.broken("sets items of what is no dict, or a key without its value")
         # A dict of one item has room for seven.
-        self._charge(32 * len(items) + (0 if target else 3 * _CONTAINER_BYTES))
+        self._charge(32 * len(items) + (0 if target else 3 * CONTAINER_BYTES))
         for key, value in zip(items[::2], items[1::2], strict=True):
             # As text: integers could be picked so that a dict of them takes for ever.
             name = str(key) if type(key) is int and 0 <= key < 1 << 63 else key
@@ -290,7 +279,13 @@ class Walk:
             self._memo[number] = value
 
     def _get1(self) -> None:
-        self._get(self._byte())
+        made = self._usual.make(self._at, self._memo)
+        if made is None:
+            self._get(self._byte())
+        else:
+            self._charge(made.nbytes)
+            self._stack.append(self._memo[-1])
+            self._pos = made.end
 
     def _get4(self) -> None:
         self._get(self._number(4))
@@ -327,7 +322,7 @@ class Walk:
         arguments, function = self._pop(), self._pop()
         if not isinstance(arguments, tuple):
             self.broken("calls with what is no tuple")
-        self._charge(2 * _CONTAINER_BYTES)
+        self._charge(2 * CONTAINER_BYTES)
         try:
             self._stack.append(self._vocabulary.call(function, arguments, self._offset()))
         except KeyError:
@@ -340,7 +335,7 @@ class Walk:
 
     def _persistent(self) -> None:
         identity = self._pop()
-        self._charge(2 * _CONTAINER_BYTES)
+        self._charge(2 * CONTAINER_BYTES)
         try:
             self._stack.append(self._vocabulary.persistent(identity, self._offset()))
         except KeyError:

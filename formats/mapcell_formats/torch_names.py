@@ -107,6 +107,10 @@ class _Tree:
         tensors, height = 0, 0
         holders: list[tuple[object, object]] = []
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(item, Tensor):
+                tensors += 1
+                holders.append((key, item))
+                continue
             inner = self.measure(item, depth + 1)
             tensors, height = tensors + inner.tensors, max(height, inner.height)
             if inner.tensors:

@@ -69,6 +69,7 @@ _STORAGES: Mapping[str, str] = {
     "QUInt4x2Storage": "quint4x2",
     "QUInt2x4Storage": "quint2x4",
 }
+_ONLY_INTEGERS = {int}
 _UNNAMED_ITEMSIZE: Mapping[str, int] = {"complex128": 16, "complex32": 4, "qint32": 4}
 
 
@@ -99,7 +100,8 @@ class Function:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+# This and Tensor are not frozen: it would take them four times as long to be made, one of each for every tensor.
+@dataclass(slots=True)
 class Storage:
     """A storage that the pickle refers to: member data/`key`, of `nbytes` bytes."""
 
@@ -108,7 +110,7 @@ class Storage:
     nbytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tensor:
     """A tensor that the pickle describes at byte `at`. `offset` and `strides` in elements."""
 
@@ -200,4 +202,4 @@ def _tensor(
 
 
 def _integers(value: object) -> TypeGuard[tuple[int, ...]]:
-    return isinstance(value, tuple) and all(type(item) is int for item in value)
+    return isinstance(value, tuple) and set(map(type, value)) <= _ONLY_INTEGERS

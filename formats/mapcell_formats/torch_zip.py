@@ -17,6 +17,7 @@ Source: torch 2.13, torch/serialization.py, and files that it wrote.
 from __future__ import annotations
 
 from math import prod
+from typing import NamedTuple
 
 from .checkpoint import Checkpoint, Extent, SourceTensor
 from .checks import MAX_ELEMENTS, brief, name_fault, shape_fault
@@ -101,6 +102,14 @@ def _walk(archive: Archive, member: Member) -> object:
     return Walk(data, StateDicts(), path, member.start, in_file=member.stored).run()
 
 
+class _Layout(NamedTuple):
+    """What a shape and strides make: how many elements, over how many from the first, and whether in C order."""
+
+    elements: int
+    span: int
+    in_c_order: bool
+
+
 class _Places:
     """Finds the tensors' bytes among the archive's members."""
 
@@ -109,6 +118,7 @@ class _Places:
         self._archive = archive
         self._root = root
         self._inflated: dict[str, Extent] = {}
+        self._layouts: dict[tuple[tuple[int, ...], tuple[int, ...]], _Layout] = {}
 
     def tensor(self, name: str, tensor: Tensor) -> SourceTensor:
         """The tensor and where it lies. FormatError when its numbers do not fit its storage."""
@@ -117,28 +127,40 @@ class _Places:
             raise self._unsupported(
                 name, tensor, f"elements of torch.{tensor.dtype.name}", "a dtype that safetensors has"
             )
-        self._check(name, tensor)
-        extent = self._extent(name, tensor, ITEMSIZE[code])
+        extent = self._extent(name, tensor, self._check(name, tensor), ITEMSIZE[code])
         return SourceTensor(name, code, tensor.shape, (extent,) if extent.nbytes else ())
 
-    def _check(self, name: str, tensor: Tensor) -> None:
-        if fault := name_fault(name) or shape_fault(tensor.shape):
-            raise self._broken(name[:80], tensor, fault.message, fault.expected)
+    def _layout(self, name: str, tensor: Tensor) -> _Layout:
+        """What shape and strides make together; FormatError when they do not fit."""
+        known = self._layouts.get((tensor.shape, tensor.strides))
+        if known is not None:
+            return known
+        if fault := shape_fault(tensor.shape):
+            raise self._broken(name, tensor, fault.message, fault.expected)
         sound = all(type(stride) is int and 0 <= stride <= MAX_ELEMENTS for stride in tensor.strides)
         if not sound or len(tensor.strides) != len(tensor.shape):
             message = f"strides {brief(tensor.strides)} for shape {brief(tensor.shape)}"
             raise self._broken(name, tensor, message, "one from 0 up for each dimension")
-        end = (tensor.offset + span(tensor.shape, tensor.strides)) * tensor.dtype.itemsize
+        reach, in_order = span(tensor.shape, tensor.strides), in_c_order(tensor.shape, tensor.strides)
+        layout = self._layouts[tensor.shape, tensor.strides] = _Layout(prod(tensor.shape), reach, in_order)
+        return layout
+
+    def _check(self, name: str, tensor: Tensor) -> _Layout:
+        if fault := name_fault(name):
+            raise self._broken(name[:80], tensor, fault.message, fault.expected)
+        layout = self._layout(name, tensor)
+        end = (tensor.offset + layout.span) * tensor.dtype.itemsize
         if tensor.offset < 0 or end > tensor.storage.nbytes:
             message = f"reaches from element {tensor.offset} to byte {end} of its storage"
             raise self._broken(name, tensor, message, f"0 to {tensor.storage.nbytes}")
+        return layout
 
-    def _extent(self, name: str, tensor: Tensor, itemsize: int) -> Extent:
+    def _extent(self, name: str, tensor: Tensor, layout: _Layout, itemsize: int) -> Extent:
         member = self._member(name, tensor)
-        start, nbytes = tensor.offset * itemsize, prod(tensor.shape) * itemsize
-        if in_c_order(tensor.shape, tensor.strides):
+        start, nbytes = tensor.offset * itemsize, layout.elements * itemsize
+        if layout.in_c_order:
             return self._within(member, start, nbytes)
-        if prod(tensor.shape) > span(tensor.shape, tensor.strides):
+        if layout.elements > layout.span:
             message = "was expanded: its elements share memory"
             raise self._unsupported(name, tensor, message, "tensor.contiguous(), saved again")
         source = self._archive.source

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostile.torch_building import pickled
+from mapcell_formats import pickle_walk
 from mapcell_formats.errors import FormatError, UnsupportedFormat
 from mapcell_formats.pickle_walk import Walk
 
@@ -109,3 +110,12 @@ def test_errors_show_no_containers() -> None:
     with pytest.raises(UnsupportedFormat, match=r"calls None with \(tuple, 5\)") as caught:
         walk(pickled(b"(" + laughs + b"tN" + b"h\x3cK\x05\x86R", 4))
     assert len(str(caught.value)) < 500
+
+
+def test_objects_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a pickle is, what it makes has a limit of its own."""
+    body = b"](" + b"}" * 200 + b"e"
+    assert walk(pickled(body)) == [{}] * 200
+    monkeypatch.setattr(pickle_walk, "MAX_OBJECT_BYTES", 10_000)
+    with pytest.raises(FormatError, match="more objects than"):
+        walk(pickled(body))
