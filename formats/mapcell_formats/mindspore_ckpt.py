@@ -29,6 +29,7 @@ from math import prod
 
 from .checkpoint import Checkpoint, Extent, SourceTensor
 from .checks import name_fault, shape_fault
+from .ckpt_usual import LOOK_AHEAD, Usual
 from .dtypes import ITEMSIZE
 from .errors import FormatError, UnsupportedFormat
 from .limits import MAX_NAME_BYTES, MAX_RANK, MAX_TENSORS
@@ -61,6 +62,7 @@ MAX_DIM = (1 << 31) - 1
 MAX_STRING_BYTES = 4 * 1024 * 1024
 
 _VALUE, _TAG, _TENSOR, _MAP, _DIMS, _TYPE, _CONTENT = 1, 1, 2, 3, 1, 2, 3
+_INT4 = "Int4"
 _STRING_PREFIX = "ckpt.string"
 _INT4_PREFIX = "ckpt.int4"
 _CHUNK = 1 << 20
@@ -145,25 +147,61 @@ class _Walk:
         self._wire = wire
         self._path = wire.source.path
         self._string_bytes = 0
+        self._usual = Usual({name: code for name, code in DTYPES.items() if name != _INT4}, MAX_DIM)
+        self._count = 0
+        # The tag of the record before, and where it is; those of it and before it that wait for the last of the tensor.
+        self._tag = ""
+        self._last = 0
+        self._group: list[_Record] = []
 
     def run(self, end: int) -> None:
         """Reads all records up to `end`; FormatError at the first that is wrong."""
-        group: list[_Record] = []
-        count = 0
-        for item in self._wire.fields(0, end, _MAX_FILE_FIELDS):
-            if item.number != _VALUE or item.wire != BYTES:
-                continue
-            count += 1
-            if count > MAX_TENSORS:
-                raise FormatError("too many records", path=self._path, offset=item.at, expected=f"up to {MAX_TENSORS}")
-            record = self._record(item)
-            if group and group[-1].tag != record.tag:
-                self._finish(group)
-                group = []
-            group.append(record)
-        if not group:
+        at = 0
+        for _ in range(_MAX_FILE_FIELDS):
+            if at >= end:
+                break
+            at = self._usual_record(at, end) or self._any_record(at, end)
+        if at < end:
+            raise self._too_many("a message with too many fields", at, _MAX_FILE_FIELDS)
+        if not self._count:
             raise FormatError("holds no record", path=self._path, offset=0, expected="at least one tensor")
-        self._finish(group)
+        self._finish()
+
+    def _usual_record(self, at: int, end: int) -> int:
+        """Reads the record at `at` if it looks as usual -> where it ends, else 0."""
+        window, base = self._wire.window(at, LOOK_AHEAD)
+        found = self._usual.record(window, base, at, end)
+        # A piece of a tensor, which has pieces of any number of bytes, is told by the tag before it.
+        if found is None or found.tensor.name == self._tag:
+            return 0
+        self._finish()
+        self._next(at)
+        self._tag, self._last = found.tensor.name, at
+        self.found[found.tensor.name] = found.tensor
+        return found.stop
+
+    def _any_record(self, at: int, end: int) -> int:
+        """Reads the field at `at`, which may be a record -> where it ends."""
+        item = next(self._wire.fields(at, end, 2))
+        if item.number == _VALUE and item.wire == BYTES:
+            self._next(at)
+            record = self._record(item)
+            if record.tag != self._tag or self._count == 1:
+                self._finish()
+            elif not self._group:
+                before = next(self._wire.fields(self._last, end, 2))
+                self._group = [self._record(before)]
+            self._tag = record.tag or ""
+            self._group.append(record)
+        return item.stop
+
+    def _next(self, at: int) -> None:
+        self._count += 1
+        if self._count > MAX_TENSORS:
+            raise self._too_many("too many records", at, MAX_TENSORS)
+
+    def _too_many(self, message: str, at: int, limit: int) -> FormatError:
+        return FormatError(message, path=self._path, offset=at, expected=f"at most {limit}")
 
     def _record(self, item: Field) -> _Record:
         record = _Record(item.at)
@@ -218,7 +256,10 @@ class _Walk:
         if record.content is None:
             raise self._error(record, "no tensor_content", record.at, "the tensor's bytes")
 
-    def _finish(self, group: list[_Record]) -> None:
+    def _finish(self) -> None:
+        group, self._group = self._group, []
+        if not group:
+            return
         last = group[-1]
         name, type_name = last.tag or "", last.type_name or ""
         extents = tuple(record.content for record in group if record.content and record.content.nbytes)
@@ -226,7 +267,7 @@ class _Walk:
             self.found[name] = self._string(last, extents)
         elif type_name in DTYPES:
             tensor = self._sized(last, name, DTYPES[type_name], extents)
-            self.found[name] = _Int4(tensor) if type_name == "Int4" else tensor
+            self.found[name] = _Int4(tensor) if type_name == _INT4 else tensor
         else:
             message, known = f"tensor_type {type_name[:40]!r}", ", ".join(DTYPES)
             raise UnsupportedFormat(message, path=self._path, tensor=name, offset=last.at, expected=known)

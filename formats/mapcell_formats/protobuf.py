@@ -60,6 +60,11 @@ class WireReader:
         if start < stop:
             raise self._error("a message with too many fields", start, f"at most {limit}")
 
+    def window(self, at: int, nbytes: int) -> tuple[bytes, int]:
+        """Bytes that begin before `at` and hold `nbytes` from there, or all up to the end, and where they begin."""
+        self._look(at, min(nbytes, self.end - at))
+        return self._window, self._base
+
     def varints(self, start: int, stop: int) -> Iterator[int]:
         """The numbers of a packed field from `start` to `stop`."""
         while start < stop:
@@ -111,11 +116,16 @@ class WireReader:
 
     def _bytes(self, at: int, nbytes: int) -> bytes:
         """`nbytes`, no more than fit the window, at `at`; the caller has checked that they exist."""
+        offset = self._look(at, nbytes)
+        return self._window[offset : offset + nbytes]
+
+    def _look(self, at: int, nbytes: int) -> int:
+        """Where in the window the byte `at` is, once the window holds `nbytes` from there."""
         offset = at - self._base
         if offset < 0 or offset + nbytes > len(self._window):
             self._window = bytes(read(self.source, at, max(nbytes, min(READ_AHEAD, self.end - at))))
             self._base, offset = at, 0
-        return self._window[offset : offset + nbytes]
+        return offset
 
     def _error(self, message: str, offset: int, expected: str) -> FormatError:
         return FormatError(message, path=self.source.path, tensor=self.tensor, offset=offset, expected=expected)
