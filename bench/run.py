@@ -15,6 +15,7 @@ RESULTS = HERE / "results"
 SHORT = {
     "demo": [str(Path(sys.executable).parent / "mapcell"), "demo", "--json"],
     "attach_while_staging": [sys.executable, str(HERE / "attach_while_staging.py")],
+    "listing": [sys.executable, str(HERE / "listing.py")],
 }
 
 
