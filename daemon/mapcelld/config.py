@@ -39,7 +39,7 @@ class ModelConfig:
     """A model that the operator named: staged when first asked for, or at start when `preload` is set.
 
     `allow` narrows who sees it, `digest` ("blake3:..." or "sha256:...") refuses any other content, `lock` keeps its
-    pages in memory, `warm` brings them there beforehand.
+    pages in memory, `warm` brings them there beforehand, `follow` stages a new version when the source changes.
     """
 
     name: str
@@ -50,6 +50,7 @@ class ModelConfig:
     lock: bool = False
     warm: bool = False
     preload: bool = False
+    follow: bool = False
     allow: Principals | None = None
     digest: str = ""
 

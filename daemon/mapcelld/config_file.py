@@ -194,7 +194,7 @@ def _model(raw: Any, residence: str) -> ModelConfig:
         "dtype": _floating,
         "digest": _digest,
         "allow": _model_allow,
-        **{k: lambda v, k=k: _boolean(v, f"model.{k}") for k in ("pin", "lock", "warm", "preload")},  # type: ignore[misc]
+        **{k: lambda v, k=k: _boolean(v, f"model.{k}") for k in ("pin", "lock", "warm", "preload", "follow")},  # type: ignore[misc]
     }
     values = {key: parsers[key](value) for key, value in raw.items() if key in parsers}
     return ModelConfig(**{"name": raw["name"], "residence": residence, **values})

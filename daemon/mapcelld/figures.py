@@ -41,7 +41,8 @@ class Statistics:
     """The daemon at one moment. Sizes in bytes, times in seconds.
 
     `versions` counts by (residence, state), `held` bytes by residence, `leases` by (model, uid); `refusals` by the
-    code of the error. Models that are not everybody's have no name here: whoever may read figures may not know it.
+    code of the error, `sources` by the state of a model's source (messages.ModelRow). Models that are not everybody's
+    have no name here: whoever may read figures may not know it.
     """
 
     version: str
@@ -67,3 +68,8 @@ class Statistics:
     adopted: int
     stored: int
     store_limit: int
+    sources: Mapping[str, int]
+    watches: int
+    followed: int
+    unverified: int
+    hashed: int

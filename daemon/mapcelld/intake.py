@@ -26,7 +26,7 @@ from mapcelld import channel
 _O_PATH = 0o10000000
 _FUSE = 0x65735546
 # Local and cluster file systems whose reads end. FUSE is not one: its server decides when they end.
-_FILE_SYSTEMS = {
+FILE_SYSTEMS = {
     0xEF53: "ext4",
     0x58465342: "xfs",
     0x9123683E: "btrfs",
@@ -126,8 +126,8 @@ def _check_foreign(fd: int, path: str) -> None:
     if flags & _O_PATH or flags & os.O_ACCMODE != os.O_RDONLY:
         raise AccessDenied(f"{path}: the descriptor has to be open for reading only", path=path)
     # The mount table first: a FUSE server is asked by fstatfs, and may never answer.
-    kind = _FUSE if _is_fuse(fd) else _file_system(fd)
-    if kind not in _FILE_SYSTEMS:
+    kind = _FUSE if _is_fuse(fd) else file_system(fd)
+    if kind not in FILE_SYSTEMS:
         raise AccessDenied(
             f"{path} lies on a file system of type {kind:#x}, which may answer late or never; copy the file to a local "
             "one, or attach with daemon='never'",
@@ -176,7 +176,8 @@ def _let_go(fds: Sequence[int]) -> None:
     channel.close_all([fd for fd in fds if not _is_fuse(fd)])
 
 
-def _file_system(fd: int) -> int:
+def file_system(fd: int) -> int:
+    """The magic number of the file system that `fd` lies on (statfs(2)). Asks a FUSE server, which may never answer."""
     # struct statfs begins with the type as a long on every architecture that Linux supports in 64 bits.
     buffer = ctypes.create_string_buffer(256)
     libc = ctypes.CDLL(None, use_errno=True)

@@ -49,6 +49,8 @@ class _Collected:
         yield _labelled("mapcell_leases", "Leases in force.", ("model", "uid"), leases)
         refusals = {(k,): v for k, v in now.refusals.items()}
         yield _labelled("mapcell_refusals", "Requests refused.", ("reason",), refusals, counter=True)
+        sources = {(k,): v for k, v in now.sources.items()}
+        yield _labelled("mapcell_sources", "Named models, by what became of their sources.", ("state",), sources)
         yield _durations("mapcell_attach_seconds", "From a client's connection to its grant, staging included.",
                          now.attaches)  # fmt: skip
         yield _durations("mapcell_stage_seconds", "From the start of a staging job to its version.", now.stagings)
@@ -82,6 +84,8 @@ def _plain(now: Statistics) -> Iterator[Metric]:
         ("staging_jobs", "Staging jobs under way.", now.staging),
         ("stored_descriptors", "Descriptors in the service manager's store.", now.stored),
         ("max_stored_descriptors", "Descriptors that the store holds at most; 0 when there is none.", now.store_limit),
+        ("watched_folders", "Folders in which a change of a source would show.", now.watches),
+        ("unverified_versions", "Versions whose bytes are not hashed yet, or are not what they were.", now.unverified),
         ("adopted_bytes", "Bytes that this daemon took over from the one before.", now.adopted),
     ):
         yield GaugeMetricFamily(f"mapcell_{name}", text, value=value)
@@ -89,6 +93,8 @@ def _plain(now: Statistics) -> Iterator[Metric]:
         ("read_bytes", "Bytes that stagers read.", now.read),
         ("publications", "Versions that were staged.", now.published),
         ("evictions", "Versions that were evicted.", now.evictions),
+        ("followed", "Versions that were staged because their source changed.", now.followed),
+        ("hashings", "Mapped versions whose bytes were hashed in the background.", now.hashed),
         ("restarts", "Daemons that ended and were followed by another that took over.", now.restarts),
     ):
         yield CounterMetricFamily(f"mapcell_{name}", text, value=count)

@@ -41,7 +41,11 @@ class Recipe:
 
 @dataclass(slots=True)
 class Version:
-    """One immutable version. `nbytes` counts its segments; `used` is when it was last leased; `uid` had it staged."""
+    """One immutable version. `nbytes` counts its segments; `used` is when it was last leased; `uid` had it staged.
+
+    `identities` are those of the files that are mapped. `digest` is the content's where the id is provisional: it is an
+    alias then, and "" until the bytes were hashed.
+    """
 
     id: str
     residence: str
@@ -59,6 +63,13 @@ class Version:
     leases: int = 0
     recipes: set[Recipe] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
+    identities: tuple[str, ...] = ()
+    digest: str = ""
+
+    @property
+    def content(self) -> str:
+        """The digest of its bytes; "" while nobody knows it."""
+        return self.digest or (self.id if self.verified else "")
 
     @property
     def sealed_bytes(self) -> int:
@@ -71,7 +82,8 @@ class Model:
     """A name and the versions it has, oldest first, and beside them those derived from these by a cast.
 
     `owner` is the uid that alone sees it; None for everybody. `bases` says for each derived one what it was cast or
-    taken from, "" when that was never held: the same cast may come from several bases.
+    taken from, "" when that was never held: the same cast may come from several bases. `source_state`,
+    `source_detail` and `follow` are what is known of its source now (ModelRow).
     """
 
     name: str
@@ -81,6 +93,9 @@ class Model:
     derived: list[str] = field(default_factory=list)
     bases: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    source_state: str = ""
+    source_detail: str = ""
+    follow: bool = False
 
     @property
     def anonymous(self) -> bool:
@@ -188,7 +203,7 @@ class Registry:
         ready = [v for v in map(self.versions.__getitem__, known) if v.state is State.READY]
         if tag and tag != "latest":
             ready = [v for v in ready if model.tags.get(tag) == v.id]
-        ready = [v for v in ready if v.id.startswith(prefix)]
+        ready = [v for v in ready if v.id.startswith(prefix)] or [v for v in ready if v.digest.startswith(prefix)]
         name = model.name
         if not ready:
             asked = f"{name}:{tag}" if tag else f"{name}@{prefix}" if prefix else name

@@ -356,6 +356,10 @@ def _row(model: Model, version: Version) -> ModelRow:
         verified=version.verified,
         format=version.format,
         source=model.source,
+        digest=version.content,
+        source_state=model.source_state if newest else "",
+        source_detail=model.source_detail if newest else "",
+        follow=model.follow,
     )
 
 

@@ -25,9 +25,11 @@ from mapcelld.config import Config
 from mapcelld.control import ControlDesk
 from mapcelld.figures import Statistics
 from mapcelld.handles import Connection, HandleDesk, Right
+from mapcelld.hashing import Hashing
 from mapcelld.headroom import Growth, Headroom, descriptors
 from mapcelld.holdings import Holdings
 from mapcelld.leases import Lease
+from mapcelld.lookout import Lookout
 from mapcelld.manager import Manager
 from mapcelld.metrics import PRIVATE
 from mapcelld.registry import Model, Version
@@ -79,6 +81,10 @@ class Service:
             lambda: len(self._handles),
             str(runtime.path),
         )
+        self._hashing = Hashing(self._stagers, self._holdings, lambda: len(self._staging) == 0, self._push)
+        self._lookout = Lookout(
+            config, self._stagers, self._holdings, self._staging, self._requests, self._push, self._hashing.doubt
+        )
         inherited = manager.take()
         sockets = {one.name: one.fd for one in inherited if one.name in (CONTROL_UNIT, HANDLES_UNIT)}
         runtime.keeps_sockets = bool(sockets)
@@ -107,12 +113,14 @@ class Service:
             if model.preload:
                 plan, intent = self._requests.preload(model)
                 self._staging.start(plan, os.geteuid(), _Unattended(self, intent), None)
+        self._lookout.open()
 
     def configure(self, config: Config) -> None:
         """Goes by another configuration from here on: budget, models, access and quotas; what is held stays."""
         self._config, self._access = config, Access(config)
         self._requests.configure(config, self._access)
         self._holdings.configure(config, self._access)
+        self._lookout.configure(config)
 
     def sweep(self) -> None:
         """Forgets what nobody came back for: old tickets, silent connections, lost subscribers, freed memory."""
@@ -120,6 +128,7 @@ class Service:
         self._handles.sweep()
         self._control.sweep()
         self._holdings.sweep()
+        self._hashing.sweep()
 
     def look(self) -> None:
         """Stops listening while descriptors are short, and goes on when there are enough."""
@@ -138,6 +147,8 @@ class Service:
         self._sync_due = True
         self._control.close()
         self._handles.stop()
+        await self._lookout.close()
+        await self._hashing.close()
         await self._staging.close()
         self._handles.close()
         await self._stagers.close()
@@ -146,6 +157,7 @@ class Service:
     def statistics(self) -> Statistics:
         """Everything that is counted, at this moment."""
         held, registry = self._holdings, self._holdings.registry
+        sources, watches = self._lookout.statistics()
         return Statistics(
             version=installed_version("mapcell"),
             started=self._started,
@@ -170,6 +182,11 @@ class Service:
             adopted=self.adopted,
             stored=self._store.stored(),
             store_limit=self._manager.store_limit,
+            sources=sources,
+            watches=watches,
+            followed=self._lookout.followed,
+            unverified=self._hashing.unverified(),
+            hashed=self._hashing.hashed,
         )
 
     # --- what the handle channel asks (handles.Rules) ---------------------------------------------------------------
@@ -248,6 +265,7 @@ class Service:
     def _sync(self) -> None:
         self._sync_due = False
         self._store.sync(self._holdings.registry)
+        self._lookout.sync()
 
     def _make_room(self, uid: int, needed: int) -> None:
         promised = self._staging.promised()

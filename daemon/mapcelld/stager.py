@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
 
 from mapcell_formats import messages, wire
-from mapcell_formats.checkpoint import Checkpoint, Extent, SourceTensor
+from mapcell_formats.checkpoint import Checkpoint
 from mapcell_formats.detect import read_checkpoint
-from mapcell_formats.digest import file_identity, provisional_id
+from mapcell_formats.digest import file_identity
 from mapcell_formats.errors import MapcellError, NotFound, StagingFailed
 from mapcell_formats.gguf_dequantise import dequantised
-from mapcell_formats.manifest import Description, Manifest
+from mapcell_formats.manifest import Manifest
 from mapcell_formats.messages import Identified, Job, Refused, Selection
 from mapcell_formats.source import FileSource, read
-from mapcelld import channel, intake, publishing
+from mapcelld import channel, intake, looking, publishing, rehashing
 from mapcelld.jobs import JobChannel
 
 # The job, then at most a manifest and a version's segments.
@@ -53,6 +52,10 @@ def _do(sock: socket.socket, jobs: JobChannel) -> None:
         raise StagingFailed(f"the stager was told {job} before its job")
     if job.kind == "derive":
         _derive(jobs, job, fds)
+    elif job.kind == "hash":
+        rehashing.rehash(jobs, job, fds)
+    elif job.kind in ("look", "look-claimed"):
+        looking.look(jobs, job, fds)
     else:
         _stage_files(jobs, job, fds)
 
@@ -93,12 +96,11 @@ def _derive(jobs: JobChannel, job: Job, fds: list[int]) -> None:
         jobs.tell(Identified(os.getpid(), (job.base,)))
         jobs.await_proceed()
         about = manifest.description()
-        _check_unchanged(about, sources)
-        tensors = tuple(
-            SourceTensor(e.name, e.dtype, e.shape, (Extent(e.segment, e.offset, e.nbytes),)) for e in manifest.entries()
-        )
-        checkpoint = Checkpoint(about.format, tensors, tuple(sources), about.metadata)
+        # Before their bytes are looked at, so that a change from there on shows in the end.
         identities = [file_identity(os.fstat(s.fileno())) for s in sources]
+        rehashing.demand_unchanged(about, manifest, sources, job)
+        tensors = rehashing.source_tensors(manifest)
+        checkpoint = Checkpoint(about.format, tensors, tuple(sources), about.metadata)
 
         def settled() -> None:
             if identities != [file_identity(os.fstat(s.fileno())) for s in sources]:
@@ -108,14 +110,6 @@ def _derive(jobs: JobChannel, job: Job, fds: list[int]) -> None:
         publishing.publish_sealed(jobs, chosen, job.selection.dtype or None, job.manner, settled)
     finally:
         intake.close_sources(sources)
-
-
-def _check_unchanged(about: Description, sources: Sequence[FileSource]) -> None:
-    """StagingFailed when what is mapped in place is no longer what its version's provisional id stands for."""
-    if about.residence == "mapped":
-        now = provisional_id(file_identity(os.fstat(s.fileno())) for s in sources)
-        if now != about.identity:
-            raise StagingFailed(f"the files of {about.version} were changed since they were mapped; load them again")
 
 
 def choose(checkpoint: Checkpoint, selection: Selection) -> Checkpoint:

@@ -17,7 +17,7 @@ from typing import Any
 
 from mapcell_formats import messages, wire
 from mapcell_formats.errors import ProtocolError, StagingFailed
-from mapcell_formats.messages import JOB_FOLLOWS, Job, Staged
+from mapcell_formats.messages import JOB_FOLLOWS, Hashed, Job, Staged
 from mapcelld import channel, memfd
 
 log = logging.getLogger("mapcelld.stagers")
@@ -78,7 +78,7 @@ class Stager:
             raise StagingFailed("the stager died, perhaps for want of memory; see the daemon's log")
         try:
             _, message = wire.decode(payload, messages.STAGER_REPORTS)
-            if fds and not isinstance(message, Staged):
+            if fds and not isinstance(message, (Staged, Hashed)):
                 raise ProtocolError(f"the stager sent {len(fds)} descriptors with {type(message).__name__}")
         except BaseException:
             channel.close_all(fds)

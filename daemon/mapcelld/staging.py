@@ -64,7 +64,8 @@ class Plan:
     def job(self) -> Job:
         """The message that tells a stager."""
         base = self.base.id if self.base else ""
-        return Job(self.kind, self.paths, self.roots, self.selection, self.residence, base, self.manner)
+        identities = self.base.identities if self.base else ()
+        return Job(self.kind, self.paths, self.roots, self.selection, self.residence, base, self.manner, identities)
 
 
 class Waiter(Protocol):
@@ -231,6 +232,7 @@ class StagingDesk:
                 continue
             staged = _expect(told, Staged)
             version = _version(staged, told.fds, staging.promised)
+            version.identities = recipe.identities if staged.residence == "mapped" else ()
             break
         self.bytes_read += staged.read
         staging.promised = 0

@@ -18,7 +18,7 @@ from mapcelld.registry import Recipe, Registry, Version
 T = TypeVar("T")
 
 # Raised whenever a record changes. An older or newer state is dropped: checkpoints are still on the disk.
-SCHEMA = 2
+SCHEMA = 3
 MAX_STATE_BYTES = 64 << 20
 
 
@@ -44,6 +44,8 @@ class VersionRecord:
     manifest_digest: bytes
     segments: tuple[int, ...]
     recipes: tuple[Recipe, ...]
+    identities: tuple[str, ...]
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +130,15 @@ def _version(version: Version, manifest_digest: bytes) -> VersionRecord:
         manifest_digest=manifest_digest,
         segments=tuple(s.nbytes for s in version.segments),
         recipes=tuple(version.recipes),
+        identities=version.identities,
+        digest=version.digest,
     )
 
 
 def _version_record(raw: Any) -> VersionRecord:
+    lists = {key: tuple(raw[key]) for key in ("segments", "identities")}
     recipes = tuple(_recipe(r) for r in raw["recipes"])
-    return _checked(VersionRecord(**{**raw, "segments": tuple(raw["segments"]), "recipes": recipes}))
+    return _checked(VersionRecord(**{**raw, **lists, "recipes": recipes}))
 
 
 def _recipe(raw: Any) -> Recipe:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from blake3 import blake3
 
-from mapcell_formats.digest import file_identity, provisional_id
+from mapcell_formats.digest import PREFIX, file_identity, provisional_id
 from mapcell_formats.errors import FormatError
 from mapcell_formats.manifest import Manifest
 from mapcelld import memfd, state
@@ -59,15 +59,18 @@ class Store:
         """Brings the store to what `registry` holds."""
         if not self.on:
             return
-        fresh = [v for v in registry.versions.values() if v.id not in self._kept]
-        gone = [i for i in self._kept if i not in registry.versions]
-        for version in [v for v in fresh if self._fits(v)]:
-            self._keep(version)
-        self._write_state(registry)
-        for number in gone:
-            for name in self._kept.pop(number):
-                self._manager.forget(name)
+        before = dict(self._kept)
+        for version in registry.versions.values():
+            if self._kept.get(version.id) != _names_of(version):
+                self._keep(version)
+        for number in [i for i in self._kept if i not in registry.versions]:
+            del self._kept[number]
             self._digests.pop(number, None)
+        self._write_state(registry)
+        # Only now: until it was written the state before named them.
+        for number, names in before.items():
+            for name in set(names) - set(self._kept.get(number, ())):
+                self._manager.forget(name)
 
     def adopt(self, inherited: Sequence[Inherited], registry: Registry) -> int:
         """Takes over what the daemon before left among `inherited`, which are consumed. Bytes adopted."""
@@ -110,11 +113,15 @@ class Store:
         return True
 
     def _keep(self, version: Version) -> None:
-        names = _names(version.id, len(version.segments))
+        """Puts into the store what is new of `version`; takes it out of what is kept when there is no room."""
+        names, held = _names_of(version), self._kept.pop(version.id, ())
+        if not self._fits(version):
+            return
         for name, segment in zip(names, (version.manifest, *version.segments), strict=True):
-            self._manager.keep(name, segment.fileno())
+            if name not in held:
+                self._manager.keep(name, segment.fileno())
         self._kept[version.id] = names
-        self._digests.setdefault(version.id, _digest(version.manifest.fileno(), version.manifest.nbytes))
+        self._digests[version.id] = _digest(version.manifest.fileno(), version.manifest.nbytes)
 
     def _write_state(self, registry: Registry) -> None:
         kept = Registry(registry.models, {i: v for i, v in registry.versions.items() if i in self._kept})
@@ -147,7 +154,7 @@ class Store:
             _name_models(left, registry)
 
     def _adopt_version(self, record: state.VersionRecord, by_name: dict[str, list[int]], registry: Registry) -> None:
-        names = _names(record.id, len(record.segments))
+        names = _names(record.id, len(record.segments), record.digest, record.verified)
         fds = [by_name[name].pop(0) for name in names if by_name.get(name)]
         fault = "descriptors are missing" if len(fds) != len(names) else _fault(record, fds)
         if fault:
@@ -169,10 +176,17 @@ def _is_state(name: str) -> bool:
     return name.startswith(_STATE) and number.isascii() and number.isdecimal()
 
 
-def _names(version: str, segments: int) -> tuple[str, ...]:
+def _names_of(version: Version) -> tuple[str, ...]:
+    return _names(version.id, len(version.segments), version.digest, version.verified)
+
+
+def _names(version: str, segments: int, digest: str, verified: bool) -> tuple[str, ...]:
+    # A manifest that has digests by now, or none any more, is another than the one that was published.
+    doubted = version.startswith(PREFIX) and not verified
+    kind = "verified" if digest else "doubted" if doubted else "manifest"
     # A store's names hold no colon.
     stem = version.replace(":", "-")
-    return (f"{stem}.manifest", *(f"{stem}.{i}" for i in range(segments)))
+    return (f"{stem}.{kind}", *(f"{stem}.{i}" for i in range(segments)))
 
 
 def _digest(fd: int, nbytes: int) -> bytes:
@@ -224,6 +238,8 @@ def _version(record: state.VersionRecord, fds: Sequence[int]) -> Version:
         state=State.RETIRED if record.retired else State.READY,
         pinned=record.pinned,
         recipes=set(record.recipes),
+        identities=record.identities,
+        digest=record.digest,
     )
 
 

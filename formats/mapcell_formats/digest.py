@@ -39,6 +39,14 @@ def file_identity(info: os.stat_result) -> str:
     return f"{info.st_dev:x}.{info.st_ino:x}.{info.st_size:x}.{info.st_mtime_ns:x}.{info.st_ctime_ns:x}"
 
 
+def without_ctime(identity: str) -> str:
+    """`identity` less its ctime, which chmod, rename and link change as well: what tells that the bytes may be others.
+
+    It is no proof that they are not: whoever may write the file may set its mtime back.
+    """
+    return identity.rpartition(".")[0]
+
+
 def provisional_id(identities: Iterable[str]) -> str:
     """The id of a mapped version whose bytes were not hashed: "file-" and what its files look like from outside."""
     from blake3 import blake3

@@ -45,6 +45,10 @@ class ModelRow(Record):
     """One version of one model, as `mapcell ls` shows it. Sizes in bytes, `leases` a count.
 
     `state` is "READY" or "RETIRED"; or, without a version, "STAGING" or "UNLOADED": configured, and not asked for yet.
+    `digest` is the content's ("blake3:...") once every byte was hashed, `verified` whether that still holds.
+    `source_state` says of the newest version what became of its source ("" of others): "same", "changed", "writing",
+    "missing", "failing" (the new one could not be staged) or "unwatched"; `source_detail` why; `follow` whether a
+    changed source is staged by itself.
     """
 
     name: str
@@ -60,6 +64,10 @@ class ModelRow(Record):
     verified: bool
     format: str
     source: str
+    digest: str = ""
+    source_state: str = ""
+    source_detail: str = ""
+    follow: bool = False
 
 
 class LeaseRow(Record):
@@ -257,7 +265,8 @@ class Refused(Record):
 
 
 class Event(Record):
-    """Something happened to a version: `kind` is "staging", "progress", "ready", "retired" or "failed".
+    """Something happened to a version: `kind` is "staging", "progress", "ready", "retired", "failed" or "verified" (its
+    bytes were hashed); or to a model's source, then it is "source", and `detail` the row's source_state.
 
     `number` counts this subscriber's events without a gap.
     """
@@ -323,6 +332,10 @@ class Job(Record):
     kind "offer": the client's connection, whose next message holds the checkpoint's descriptors; `paths` name them.
     kind "configured": nothing; `paths` are opened beneath `roots`.
     kind "derive": the manifest and segments of a version of ours, to be cast or selected from.
+    kind "hash": the same, to be hashed where they lie.
+    kind "look", "look-claimed": an inotify instance; what `paths` lead to now is looked at and watched. Whoever claimed
+    a path had no right to name it, so nothing there is opened but what has one of `identities` already.
+    `identities` of "derive" and "hash": what the version's files looked like when they were mapped.
     """
 
     OP: ClassVar[str] = "job"
@@ -333,6 +346,7 @@ class Job(Record):
     residence: str
     base: str
     manner: Manner
+    identities: tuple[str, ...] = ()
 
 
 class Identified(Record):
@@ -376,6 +390,40 @@ class Staged(Record):
     read: int
 
 
+class Place(Record):
+    """A folder under watch, by inotify's number for it, and the name in it that matters ("" for any)."""
+
+    watch: int
+    name: str
+
+
+class Looked(Record):
+    """From the stager: what lies at a path now, and where changes of it will show.
+
+    `state` is "there", "writing" (somebody has a file open for writing), "missing" or "broken" (`detail` says how).
+    `unwatched` says why the kernel will not tell of changes, "" when it will.
+    """
+
+    OP: ClassVar[str] = "looked"
+    state: str
+    identities: tuple[str, ...]
+    places: tuple[Place, ...]
+    unwatched: str
+    detail: str
+
+
+class Hashed(Record):
+    """From the stager: the content's digest; "" when the files are not what was mapped any more.
+
+    With a manifest of `manifest` bytes that says so comes its descriptor; 0 when the old one says it already.
+    """
+
+    OP: ClassVar[str] = "hashed"
+    digest: str
+    manifest: int
+    detail: str
+
+
 def _fitting(value: str | int | None) -> str | int | None:
     if isinstance(value, str):
         return _cut(value, _MAX_DETAIL)
@@ -397,4 +445,4 @@ REPLIES = _table(Ticket, Models, Leases, Status, Refused, Event)
 REDEMPTIONS = _table(Redeem)
 HANDOUTS = _table(Progress, Grant, Refused)
 STAGER_ORDERS = _table(Job, Proceed)
-STAGER_REPORTS = _table(Identified, Sized, Progress, Staged, Refused)
+STAGER_REPORTS = _table(Identified, Sized, Progress, Staged, Looked, Hashed, Refused)

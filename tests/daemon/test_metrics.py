@@ -52,6 +52,11 @@ def some() -> Statistics:
         adopted=123,
         stored=24,
         store_limit=25,
+        sources={"same": 26, "changed": 27},
+        watches=28,
+        followed=29,
+        unverified=30,
+        hashed=31,
     )
 
 

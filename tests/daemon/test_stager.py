@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from mapcell_formats import messages, wire
+from mapcell_formats.digest import file_identity
 from mapcell_formats.errors import (
     AccessDenied,
     FormatError,
@@ -215,6 +216,13 @@ def test_offer(file: Path) -> None:
         assert os.lseek(desk.fds[1], 0, os.SEEK_CUR) == 0
 
 
+def derivation(held: Staged, file: Path, prefix: str = "") -> Job:
+    """A cast of `held`, which was made from `file` as it is now."""
+    identities = (file_identity(file.stat()),) if held.residence == "mapped" and file.exists() else ()
+    selection = Selection("F64", prefix=prefix)
+    return job("", kind="derive", base=held.version, selection=selection, identities=identities)
+
+
 @pytest.mark.parametrize("residence", ["sealed", "mapped"])
 def test_derive(file: Path, residence: str) -> None:
     """A cast of what is held already reads that, not the source."""
@@ -224,8 +232,7 @@ def test_derive(file: Path, residence: str) -> None:
         if residence == "sealed":
             file.unlink()
         with working() as desk:
-            sent = job("", kind="derive", base=held.version, selection=Selection("F64", prefix="encoder."))
-            desk.begin(sent, base.fds)
+            desk.begin(derivation(held, file, prefix="encoder."), base.fds)
             result, manifest = desk.to_the_end()
             np.testing.assert_array_equal(desk.array(manifest, "encoder.weight"), TENSORS["encoder.weight"])
             assert (result.dtype, result.tensors) == ("F64", 2)
@@ -236,12 +243,54 @@ def test_derive_of_what_changed(file: Path) -> None:
     with working() as base:
         base.begin(job(file, residence="mapped"), [])
         held, _ = base.to_the_end()
+        sent = derivation(held, file)
         os.utime(file, ns=(0, 0))
         with working() as desk:
-            desk.begin(job("", kind="derive", base=held.version, selection=Selection("F64")), base.fds)
+            desk.begin(sent, base.fds)
             assert isinstance(desk.told(), Identified)
             desk.proceed()
             with pytest.raises(StagingFailed, match="changed since they were mapped"):
+                desk.told()
+
+
+def _touch(file: Path) -> None:
+    file.chmod(0o640)
+
+
+def _forge(file: Path) -> None:
+    info = file.stat()
+    with file.open("r+b") as changing:
+        changing.seek(-1, os.SEEK_END)
+        changing.write(b"X")
+    os.utime(file, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    ("hashed", "harm", "says"),
+    [
+        (False, _touch, "are not hashed yet; ask again"),
+        (True, _touch, None),
+        (True, _forge, "are not what they were when it was hashed; load it again"),
+        (False, _forge, "are not hashed yet; ask again"),
+    ],
+)
+def test_derive_of_what_was_touched(file: Path, hashed: bool, harm: Callable[[Path], None], says: str | None) -> None:
+    """When only the ctime is another the digests decide, and without them nobody does: mtimes can be set back."""
+    with working() as base:
+        base.begin(job(file, residence="mapped", manner=Manner(warm=hashed)), [])
+        held, _ = base.to_the_end()
+        assert held.verified is hashed
+        sent = derivation(held, file)
+        harm(file)
+        with working() as desk:
+            desk.begin(sent, base.fds)
+            if says is None:
+                _, manifest = desk.to_the_end()
+                np.testing.assert_array_equal(desk.array(manifest, "encoder.weight"), TENSORS["encoder.weight"])
+                return
+            assert isinstance(desk.told(), Identified)
+            desk.proceed()
+            with pytest.raises(StagingFailed, match=says):
                 desk.told()
 
 

@@ -40,6 +40,8 @@ versions = st.builds(
     manifest_digest=st.binary(min_size=32, max_size=32),
     segments=st.lists(sizes, max_size=4).map(tuple),
     recipes=st.lists(recipes, max_size=2).map(tuple),
+    identities=st.lists(texts, max_size=2).map(tuple),
+    digest=texts,
 )
 names = st.lists(texts, max_size=3).map(tuple)
 pairs = st.dictionaries(texts, texts, max_size=3)

@@ -85,6 +85,8 @@ def _state() -> State:
         manifest_digest=blake3(b"manifest").digest(),
         segments=(7,),
         recipes=(recipe,),
+        identities=(),
+        digest="",
     )
     return State((version,), (ModelRecord("m", None, "/m", (_ID,), (), {}, {}),))
 

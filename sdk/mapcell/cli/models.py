@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -73,12 +74,15 @@ def print_rows(rows: Sequence[ModelRow]) -> None:
         Column("DTYPE"),
         Column("SIZE", right=True),
         Column("LEASES", right=True),
+        Column("VERIFIED"),
+        Column("SOURCE"),
     ]
     cells = [_cells(row) for row in rows]
-    if not any(_tags(row) for row in rows):
-        del columns[2]
-        cells = [[*row[:2], *row[3:]] for row in cells]
-    output.put_table(columns, cells)
+    said = [True] * len(columns)
+    said[2] = any(_tags(row) for row in rows)
+    said[-2] = not all(row.verified for row in rows if row.version)
+    said[-1] = any(_uncommon(row) for row in rows)
+    output.put_table(list(compress(columns, said)), [list(compress(row, said)) for row in cells])
 
 
 def _cells(row: ModelRow) -> list[str]:
@@ -91,7 +95,14 @@ def _cells(row: ModelRow) -> list[str]:
         row.dtype or "-",
         output.size(row.nbytes),
         str(row.leases),
+        output.verified(row.verified) if row.version else "-",
+        _uncommon(row) or "-",
     ]
+
+
+def _uncommon(row: ModelRow) -> str:
+    """How the source is, when it is not as it was."""
+    return row.source_state if row.source_state not in ("", "same") else ""
 
 
 def _tags(row: ModelRow) -> str:
@@ -108,7 +119,6 @@ def _contents(name: str) -> tuple[dict[str, str], list[dict[str, Any]]]:
 
 
 def _print_model(row: ModelRow) -> None:
-    verified = "every byte was hashed" if row.verified else "not hashed: a file mapped as it lies"
     if not row.version:
         _print_absent(row)
         return
@@ -120,11 +130,19 @@ def _print_model(row: ModelRow) -> None:
             ("tags", ", ".join(row.tags)),
             ("state", row.state.lower() + (", pinned" if row.pinned else "")),
             ("source", f"{row.source} ({row.format})"),
-            ("residence", f"{row.residence}, {verified}"),
+            ("source now", output.source(row.source_state, row.source_detail, row.follow)),
+            ("residence", row.residence),
+            ("verified", _verified(row)),
             ("tensors", f"{row.tensors:,}, {dtype}, {output.size(row.nbytes)}"),
             ("leases", str(row.leases)),
         ]
     )
+
+
+def _verified(row: ModelRow) -> str:
+    if not row.verified:
+        return f"{output.verified(False)}: a file mapped as it lies, whose bytes were not all hashed"
+    return output.verified(True) + (f", {row.digest}" if row.digest != row.version else "")
 
 
 def _print_absent(row: ModelRow) -> None:

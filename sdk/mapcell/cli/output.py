@@ -76,6 +76,28 @@ def short(version: str) -> str:
     return version
 
 
+def verified(whether: bool) -> str:
+    """What is said of bytes that were hashed, or were not."""
+    return "verified" if whether else "not yet"
+
+
+_SOURCES = {
+    "changed": "was changed since; `mapcell load` loads the new one, follow = true does it by itself",
+    "writing": "is being written",
+    "missing": "is missing",
+    "failing": "was changed, and cannot be staged",
+    "unwatched": "is not watched: a change shows late or not at all",
+}
+
+
+def source(state: str, detail: str, follow: bool = False) -> str:
+    """What became of a version's source (ModelRow.source_state); "" when it is as it was and nobody follows it."""
+    if state in ("", "same"):
+        return "followed" if state and follow else ""
+    told = "was changed since, and is being staged" if follow and state == "changed" else _SOURCES.get(state, state)
+    return f"{told} ({detail})" if detail else told
+
+
 def shape(dims: Iterable[int]) -> str:
     """ "[384, 384]", as Python writes it."""
     return f"[{', '.join(map(str, dims))}]"

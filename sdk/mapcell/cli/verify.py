@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mapcell_formats.digest import PREFIX
 from mapcell_formats.errors import DaemonUnavailable, NotFound
 
 from . import output
@@ -21,6 +22,7 @@ from .secrets import Decryption, decryption, takes_key
 if TYPE_CHECKING:
     from mapcell.weights import Weights
     from mapcell_formats.manifest import TensorEntry
+    from mapcell_formats.messages import ModelRow
     from mapcell_formats.verify import Report
 
 _ATTACH_SECONDS = 30.0
@@ -38,12 +40,15 @@ class _Expected:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What was read, and what is wrong with it, if anything. `sha256` in hex digits, "" unless asked for."""
+    """What was read, and what is wrong with it, if anything. `sha256` in hex digits, "" unless asked for; the state of
+    the source as ModelRow has it."""
 
     report: Report
     sha256: str
     faults: tuple[str, ...]
     compared: int | None
+    source_state: str = ""
+    source_detail: str = ""
 
 
 def _expected(_context: click.Context, _parameter: click.Parameter, text: str | None) -> _Expected:
@@ -139,9 +144,23 @@ def _verify_name(name: str, nans: bool) -> tuple[str, _Result]:
         known = {tensor.name: weights.digest(tensor.name) for tensor in report.tensors}
         damaged = [t.name for t in report.tensors if known[t.name] not in (None, t.digest)]
         faults = [f"tensor {tensor!r} is not what was staged" for tensor in damaged]
-        if weights.verified and report.version != weights.version:
+        if weights.version.startswith(PREFIX) and report.version != weights.version:
             faults.append(f"the content is {report.version}, not {weights.version}")
-        return weights.version, _Result(report, "", tuple(faults), sum(d is not None for d in known.values()))
+        compared = sum(d is not None for d in known.values())
+        row = _row(name, weights.version)
+        how = (row.source_state, row.source_detail) if row is not None else ("", "")
+        return weights.version, _Result(report, "", tuple(faults), compared, *how)
+
+
+def _row(name: str, version: str) -> ModelRow | None:
+    """What the daemon says of the version now; None when the name means another by now, or the daemon went away."""
+    from mapcell_formats.messages import Resolve
+
+    try:
+        row: ModelRow = ask(Resolve(name)).rows[0]
+    except (NotFound, DaemonUnavailable):
+        return None
+    return row if row.version == version else None
 
 
 def _lent(weights: Weights) -> Iterator[tuple[TensorEntry, Iterator[memoryview]]]:
@@ -175,6 +194,8 @@ def _document(
         "seconds": seconds,
         "digest": report.version,
         "faults": list(faults),
+        "source_state": result.source_state,
+        "source_detail": result.source_detail,
     }
     if result.compared is not None:
         document["compared"] = result.compared
@@ -200,6 +221,7 @@ def _print(document: dict[str, Any], nans: bool) -> None:
         ("sha256", document.get("sha256", "")),
         ("read", f"{tensors}, {size}, in {output.duration(document['seconds'])}"),
         ("compared", _compared(document)),
+        ("source", output.source(document["source_state"], document["source_detail"])),
         ("not finite", f"{document['nans']:,} NaNs, {document['infs']:,} infinities" if nans else ""),
     ]
     output.put_fields(fields)
@@ -212,8 +234,8 @@ def _compared(document: dict[str, Any]) -> str:
     if "compared" not in document:
         return ""
     if not document["compared"]:
-        return "nothing: the file is mapped as it lies, and was not hashed before"
-    return f"{output.count(document['compared'], 'tensor')} with what was staged"
+        return "nothing: the file is mapped as it lies, and was not hashed yet"
+    return f"{output.count(document['compared'], 'tensor')} with what was staged or hashed before"
 
 
 def _print_digests(tensors: list[dict[str, Any]], nans: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mapcell_formats.wire import PROTOCOL
 from support.daemon import DaemonProcess
 
 from .conftest import Cli
@@ -58,7 +59,7 @@ def test_with_a_daemon(cli: Cli, daemon: DaemonProcess) -> None:
     """The daemon that answers is named, its folder shown, and its room counted instead of ours."""
     found = by_check(cli.json("doctor"))
     assert found["daemon"]["ok"]
-    assert f"pid {daemon.pid}, protocol 1, in {daemon.runtime}" in found["daemon"]["detail"]
+    assert f"pid {daemon.pid}, protocol {PROTOCOL}, in {daemon.runtime}" in found["daemon"]["detail"]
     assert found["daemon access"]["detail"] == f"uid {os.getuid()} is admitted"
     assert found["daemon budget"]["detail"] == "64.0 MiB of 64.0 MiB left"
     assert "a daemon listens" in found[f"runtime {daemon.runtime}"]["detail"]
