@@ -147,8 +147,8 @@ def test_heavy_imports_are_noticed() -> None:
     """What the test above looks for is found where it is."""
     assert loaded("mapcelld.control") >= {"zmq", "asyncio", "msgpack"}
     assert "mapcell_formats.wire" in modules_of(imports("mapcelld.control", False))
-    assert "zmq" not in imports("mapcell.connection", False)
-    assert "zmq" in imports("mapcell.connection", True)
+    assert "zmq" not in imports("mapcell.watching", False)
+    assert "zmq" in imports("mapcell.watching", True)
 
 
 def test_nothing_foreign_in_formats() -> None:

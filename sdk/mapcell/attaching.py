@@ -114,14 +114,18 @@ def _attach_name(
     choice: DaemonChoice,
     timeout: float,
 ) -> Weights:
-    hint = f"; did you mean './{name}'?" if os.path.exists(name) else ""
     if choice == "never":
-        raise NotFound(f"{name!r} is a model's name, which only a daemon knows, and daemon='never'{hint}", model=name)
+        message = f"{name!r} is a model's name, which only a daemon knows, and daemon='never'"
+        raise NotFound(f"{message}{_hint(name)}", model=name)
     from .daemon_backend import attach_name
 
     try:
         return attach_name(name, dtype=dtype, keys=keys, prefix=prefix, mode=mode, timeout=timeout)
     except NotFound as exc:
-        raise NotFound(f"{exc.message}{hint}", **exc.details) from None
+        raise NotFound(f"{exc.message}{_hint(name)}", **exc.details) from None
     except DaemonUnavailable as exc:
-        raise DaemonUnavailable(f"{exc.message}{hint}", **exc.details) from None
+        raise DaemonUnavailable(f"{exc.message}{_hint(name)}", **exc.details) from None
+
+
+def _hint(name: str) -> str:
+    return f"; did you mean './{name}'?" if os.path.exists(name) else ""

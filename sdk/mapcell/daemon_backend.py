@@ -72,10 +72,10 @@ def attach_name(
     until = time.monotonic() + timeout
     request = Attach(name, Selection(dtype or "", keys, prefix), hold)
     # Where no daemon ever answered nobody waits for one: only what was there is waited for.
-    CONNECTIONS.client(until)
+    found = [CONNECTIONS.client(until)]
 
     def attempt() -> Weights:
-        client = CONNECTIONS.client(until)
+        client = found.pop() if found else CONNECTIONS.client(until)
         try:
             granted = redeem(client, client.ask(request, left(until)), (), until, on_progress)
         except NotFound:
@@ -111,14 +111,14 @@ def attach_path(
     """
     until = time.monotonic() + timeout
     back = until if patience is None else time.monotonic() + min(patience, timeout)
-    CONNECTIONS.client(back)
+    found = [CONNECTIONS.client(back)]
     sources = open_sources(path)
     selection = Selection(dtype or "", keys, prefix)
     request = Offer(tuple(_label(s.path) for s in sources), selection, residence, name, tag, pin, hold)
     fds = [s.fileno() for s in sources]
 
     def attempt() -> Weights:
-        client = CONNECTIONS.client(back)
+        client = found.pop() if found else CONNECTIONS.client(back)
         ticket = client.ask(request, left(back))
         weights = _weights(*redeem(client, ticket, fds, until, on_progress), keys, prefix, mode, path)
         KEEPER.renew(client)

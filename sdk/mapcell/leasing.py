@@ -8,7 +8,6 @@ import socket
 import time
 from array import array
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 from weakref import WeakSet
@@ -18,6 +17,7 @@ from mapcell_formats.errors import DaemonUnavailable, MapcellError, ProtocolErro
 from mapcell_formats.messages import Attach, Grant, Progress, Redeem, Refused, Ticket
 
 from .connection import HANDLES, ControlClient
+from .zmtp import time_limit
 
 OnProgress = Callable[[Progress], None]
 T = TypeVar("T")
@@ -155,10 +155,10 @@ def close_all(fds: Sequence[int]) -> None:
         os.close(fd)
 
 
-def _send(sock: socket.socket, folder: Path, ticket: Ticket, offer: Sequence[int]) -> None:
+def _send(sock: socket.socket, folder: str, ticket: Ticket, offer: Sequence[int]) -> None:
     try:
-        sock.connect(str(folder / HANDLES))
-        socket.send_fds(sock, [wire.encode(Redeem(ticket.ticket))], list(offer))
+        sock.connect(os.path.join(folder, HANDLES))
+        socket.send_fds(sock, [wire.encode(Redeem(ticket.ticket))], list(offer), socket.MSG_NOSIGNAL)
     except BrokenPipeError:
         # Refused before it was asked anything: what the daemon said is there to be received.
         return
@@ -166,12 +166,12 @@ def _send(sock: socket.socket, folder: Path, ticket: Ticket, offer: Sequence[int
         raise _gone(folder, exc.strerror) from exc
 
 
-def _receive(sock: socket.socket, folder: Path, until: float) -> tuple[Grant | Progress | Refused, list[int]]:
-    sock.settimeout(max(until - time.monotonic(), 0.001))
+def _receive(sock: socket.socket, folder: str, until: float) -> tuple[Grant | Progress | Refused, list[int]]:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, time_limit(until - time.monotonic()))
     try:
         # Not socket.recv_fds: it ignores its flags, and a program that this process starts would inherit the handles.
         payload, ancillary, _, _ = sock.recvmsg(messages.MAX_HANDLE_BYTES, _ROOM, socket.MSG_CMSG_CLOEXEC)
-    except TimeoutError:
+    except BlockingIOError:
         raise StagingFailed("not ready in time; give a longer timeout=, or load it beforehand") from None
     except OSError as exc:
         raise _gone(folder, exc.strerror) from exc
@@ -188,5 +188,5 @@ def _receive(sock: socket.socket, folder: Path, until: float) -> tuple[Grant | P
     return message, list(fds)
 
 
-def _gone(folder: Path, why: str | None) -> DaemonUnavailable:
+def _gone(folder: str, why: str | None) -> DaemonUnavailable:
     return DaemonUnavailable(f"the daemon at {folder} went away ({why}); see its log, or start it again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Self
@@ -43,7 +44,7 @@ class Watcher:
         self._changes: zmq.Socket[bytes] = self._sock.get_monitor_socket(
             zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
         )
-        self._sock.connect(f"ipc://{self.folder / CONTROL}")
+        self._sock.connect(f"ipc://{os.path.join(self.folder, CONTROL)}")
         self._poller = zmq.Poller()
         self._poller.register(self._sock, zmq.POLLIN)
         self._poller.register(self._changes, zmq.POLLIN)

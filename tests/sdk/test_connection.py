@@ -41,12 +41,13 @@ def test_runtime_folders(environment: dict[str, str], folders: list[str]) -> Non
 @needs_root
 def test_planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In /tmp anybody can make the folder that is ours by name: it is believed when it is ours or root's."""
-    monkeypatch.setattr(connection, "_in_tmp", lambda: tmp_path)
-    assert not planted(tmp_path)
-    assert not planted(tmp_path / "nothing")
+    folder = str(tmp_path)
+    monkeypatch.setattr(connection, "_in_tmp", lambda: folder)
+    assert not planted(folder)
+    assert not planted(f"{folder}/nothing")
     os.chown(tmp_path, OTHER_UID, OTHER_UID)
-    assert planted(tmp_path)
-    monkeypatch.setattr(connection, "runtime_folders", lambda: [tmp_path])
+    assert planted(folder)
+    monkeypatch.setattr(connection, "runtime_folders", lambda: [folder])
     monkeypatch.setattr(connection, "listens", lambda folder: True)
     with pytest.raises(DaemonUnavailable, match="no mapcell daemon answers"):
         CONNECTIONS.client()
@@ -97,7 +98,7 @@ def answering(tmp_path: Path) -> Iterator[Answering]:
 @pytest.fixture
 def client(answering: Answering) -> Iterator[ControlClient]:
     """What asks it."""
-    asking = ControlClient(answering.folder)
+    asking = ControlClient(str(answering.folder))
     yield asking
     asking.close()
 

@@ -28,7 +28,7 @@ def runtime_findings() -> list[Finding]:
     """Each folder in which a daemon is sought: whether it is there, whose it is, and who may enter."""
     from mapcell.connection import runtime_folders
 
-    return [_folder(folder) for folder in runtime_folders()]
+    return [_folder(Path(folder)) for folder in runtime_folders()]
 
 
 def _folder(folder: Path) -> Finding:
@@ -59,7 +59,7 @@ def _entered(check: str, folder: Path, who: str, info: os.stat_result) -> Findin
     sockets = [name for name in (CONTROL, HANDLES) if (folder / name).exists()]
     if not sockets:
         return Finding(check, True, f"{who}, without sockets: no daemon uses it")
-    if listens(folder):
+    if listens(str(folder)):
         return Finding(check, True, f"{who}, a daemon listens")
     return Finding(
         check, False, f"{who}, with {' and '.join(sockets)} that nobody listens on", "start the daemon again"
