@@ -36,6 +36,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "status": ("mapcell.cli.daemon:status", "Show its memory, its budget and what is being loaded."),
         "ps": ("mapcell.cli.daemon:ps", "List the processes that hold models."),
         "top": ("mapcell.cli.top:top", "Watch models, memory and rates as they change."),
+        "run": ("mapcell.cli.run:run", "Run a program that loads from the shared copy without knowing it."),
         "doctor": ("mapcell.cli.doctor:doctor", "Check what this host can do; needs no daemon."),
     },
     "Files, without a daemon": {
