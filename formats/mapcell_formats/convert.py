@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from .atomic import write_atomically
 from .checkpoint import Checkpoint, SourceTensor
-from .ckpt_writer import encode_ckpt
+from .ckpt_writer import Encryption, encode_ckpt
 from .errors import NotFound, UnsupportedFormat
 from .gguf import parse_type_key, type_key
 from .gguf_dequantise import dequantised
@@ -66,18 +66,22 @@ def convert(
     dtype: str | None = None,
     prefix: str = "",
     rename: Rename | None = None,
+    encryption: Encryption | None = None,
 ) -> Conversion:
     """Writes `checkpoint` to `path`, in the format of its suffix, atomically; at most one tensor is held in memory.
 
     `align` is a power of two that tensors' offsets in the file are multiples of; safetensors allows that only for
     tensors whose size is one too. Floating tensors become `dtype`, quantised ones too. Only tensors whose names start
-    with `prefix` are written, without it; `rename` as in `renaming.renamer`.
+    with `prefix` are written, without it; `rename` as in `renaming.renamer`. `encryption` is for .ckpt only.
 
     Raises UnsupportedFormat for what the format cannot hold, FormatError when two tensors get one name, NotFound when
     none is left, StagingFailed when the source cannot be read, ValueError for `align`, OSError as the system has it.
     The old file stays whatever happens.
     """
     target = format_of(path)
+    if encryption and target != "ckpt":
+        message = f"no .{target} can be encrypted"
+        raise UnsupportedFormat(message, path=os.fspath(path), expected="a name that ends in .ckpt")
     if dtype:
         checkpoint = dequantised(checkpoint)
     rule = renamer(rename, prefix)
@@ -89,7 +93,7 @@ def convert(
     kept = _strings(checkpoint.metadata, target, rule)
     if target != "safetensors":
         _refuse_blocks(checkpoint, tensors, target)
-    written = write_atomically(path, _encoder(target, items, kept, align))
+    written = write_atomically(path, _encoder(target, items, kept, align, encryption))
     left_out = tuple(key for key in checkpoint.metadata if key not in kept)
     return Conversion(target, len(items), written, left_out)
 
@@ -132,12 +136,18 @@ def _refuse_blocks(checkpoint: Checkpoint, tensors: list[tuple[str, SourceTensor
             raise UnsupportedFormat(message, path=checkpoint.sources[0].path, tensor=tensor.name, expected=expected)
 
 
-def _encoder(target: str, items: list[TensorItem], kept: Mapping[str, tuple[str, str]], align: int) -> Iterator[Buffer]:
+def _encoder(
+    target: str,
+    items: list[TensorItem],
+    kept: Mapping[str, tuple[str, str]],
+    align: int,
+    encryption: Encryption | None,
+) -> Iterator[Buffer]:
     match target:
         case "safetensors":
             return encode_safetensors(items, dict(kept.values()), align=align)
         case "ckpt":
-            return encode_ckpt(_interleaved(items, kept), align=align)
+            return encode_ckpt(_interleaved(items, kept), align=align, encryption=encryption)
         case _:
             return encode_npz(items, align=align)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,7 +15,10 @@ from . import output
 from .asking import as_json
 from .files import opened
 from .loading import dtype_code
-from .secrets import decryption, takes_key
+from .secrets import Decryption, gives_key, takes_key
+
+if TYPE_CHECKING:
+    from mapcell_formats.ckpt_writer import Encryption
 
 _SHOWN = 5
 
@@ -76,6 +80,7 @@ def _destination(_context: click.Context, _parameter: click.Parameter, path: str
 @click.option("--prefix", default="", metavar="P", help="Only tensors whose names start so, which is cut off first.")
 @click.option("--dtype", callback=dtype_code, metavar="D", help="Cast floating tensors; quantised ones become floats.")
 @takes_key
+@gives_key
 @as_json
 def convert(
     source: str,
@@ -84,22 +89,24 @@ def convert(
     rules: list[tuple[str, str]],
     prefix: str,
     dtype: str,
-    dec_key_file: str | None,
-    dec_mode: str | None,
+    how: Decryption,
+    secret: Encryption | None,
     as_json: bool,
 ) -> None:
     """Writes the checkpoint SOURCE to the file DEST, whose suffix says the format: .safetensors, .ckpt or .npz.
 
     SOURCE is anything that can be read, a folder or an index too. DEST is complete or not there; an old one stays until
-    then. What was encrypted is written in the clear. Needs no daemon.
+    then. What was encrypted is written in the clear unless --enc-key-file or --enc-key-env encrypts it again. Needs no
+    daemon.
     """
     from mapcell_formats import convert as converting
 
     began = time.monotonic()
     path = os.path.abspath(os.path.expanduser(dest))
-    how = decryption(dec_key_file, dec_mode)
     with opened(os.path.abspath(os.path.expanduser(source)), how) as (_, checkpoint):
-        done = converting.convert(checkpoint, path, align=align, dtype=dtype or None, prefix=prefix, rename=rules)
+        done = converting.convert(
+            checkpoint, path, align=align, dtype=dtype or None, prefix=prefix, rename=rules, encryption=secret
+        )
     if done.left_out:
         names = ", ".join(done.left_out[:_SHOWN]) + (" ..." if len(done.left_out) > _SHOWN else "")
         output.say(f"left out {output.count(len(done.left_out), 'string')} of the checkpoint: {names}")
@@ -110,6 +117,7 @@ def convert(
                 "source": os.path.abspath(os.path.expanduser(source)),
                 "dest": path,
                 "format": done.format,
+                "encrypted": secret.mode if secret else None,
                 "tensors": done.tensors,
                 "nbytes": done.nbytes,
                 "left_out": list(done.left_out),
@@ -119,5 +127,6 @@ def convert(
         return
     output.put(
         f"wrote {path}: {output.count(done.tensors, 'tensor')}, {output.size(done.nbytes)}, "
-        f"in {output.duration(seconds)}"
+        + (f"encrypted with {secret.mode}, " if secret else "")
+        + f"in {output.duration(seconds)}"
     )

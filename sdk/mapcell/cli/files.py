@@ -14,7 +14,7 @@ from mapcell_formats.errors import FormatError
 from . import output
 from .asking import as_json
 from .output import Column
-from .secrets import Decryption, decryption, encryption, takes_key
+from .secrets import Decryption, encryption, takes_key
 
 if TYPE_CHECKING:
     from mapcell_formats.checkpoint import Checkpoint, SourceTensor
@@ -32,12 +32,16 @@ def opened(path: str, how: Decryption = _PLAIN) -> Iterator[tuple[Sequence[FileS
     from mapcell.opening import open_sources
     from mapcell_formats.detect import read_checkpoint
 
-    key = how.key()
+    key = how.key.read()
     sources = open_sources(path)
     try:
         mode = encryption(sources)
         if mode and key is None:
-            raise FormatError(f"is encrypted with {mode}", path=path, expected="--dec-key-file FILE with its key")
+            raise FormatError(
+                f"is encrypted with {mode}",
+                path=path,
+                expected="--dec-key-file FILE with its key, or --dec-key-env VAR",
+            )
         yield sources, read_checkpoint(sources, key=key, mode=how.mode or mode)
     finally:
         for source in sources:
@@ -49,7 +53,7 @@ def opened(path: str, how: Decryption = _PLAIN) -> Iterator[tuple[Sequence[FileS
 @click.option("--all", "everything", is_flag=True, help="Show every tensor, however many there are.")
 @takes_key
 @as_json
-def inspect(file: str, everything: bool, dec_key_file: str | None, dec_mode: str | None, as_json: bool) -> None:
+def inspect(file: str, everything: bool, how: Decryption, as_json: bool) -> None:
     """Shows what is in the checkpoint FILE: its format, strings and tensors, and whether it can be mapped.
 
     FILE may also be the index of several files, or their folder. Only headers are read.
@@ -57,7 +61,7 @@ def inspect(file: str, everything: bool, dec_key_file: str | None, dec_mode: str
     import os
 
     path = os.path.abspath(os.path.expanduser(file))
-    with opened(path, decryption(dec_key_file, dec_mode)) as (_, checkpoint):
+    with opened(path, how) as (_, checkpoint):
         document = describe(path, checkpoint)
     if as_json:
         output.emit(document)

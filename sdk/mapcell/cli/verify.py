@@ -17,7 +17,7 @@ from . import output
 from .asking import as_json, ask, complete_models, model_name
 from .files import opened
 from .output import Column
-from .secrets import Decryption, decryption, takes_key
+from .secrets import Decryption, takes_key
 
 if TYPE_CHECKING:
     from mapcell.weights import Weights
@@ -80,8 +80,7 @@ def verify(
     nans: bool,
     sha256: bool,
     expect: _Expected,
-    dec_key_file: str | None,
-    dec_mode: str | None,
+    how: Decryption,
     as_json: bool,
 ) -> None:
     """Reads every byte of a checkpoint and says its digest, which is the version that the daemon gives it when sealed.
@@ -90,14 +89,13 @@ def verify(
     were taken when they were staged.
     """
     began = time.monotonic()
-    how = decryption(dec_key_file, dec_mode)
     sha256 = sha256 or expect.algorithm == "sha256"
     if _is_file(source):
         version, result = _verify_file(os.path.abspath(os.path.expanduser(source)), nans, sha256, how)
     elif sha256:
         raise click.UsageError("--sha256 is of a file: name one")
-    elif how.key_file is not None:
-        raise click.UsageError("--dec-key-file is of a file: name one")
+    elif how.key:
+        raise click.UsageError("a key is of a file: name one")
     else:
         version, result = _verify_name(model_name(source), nans)
     faults = (*result.faults, *_unexpected(expect, result))

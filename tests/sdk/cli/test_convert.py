@@ -21,6 +21,7 @@ def test_fields(cli: Cli, checkpoint: Path, tmp_path: Path) -> None:
         "source": str(checkpoint),
         "dest": str(target),
         "format": "safetensors",
+        "encrypted": None,
         "tensors": 3,
         "nbytes": target.stat().st_size,
         "left_out": [],

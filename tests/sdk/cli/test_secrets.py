@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from formats.mindspore_data import key_of
-from mapcell.cli.secrets import Decryption
+from mapcell.cli.secrets import Key
 from mapcell_formats.errors import AccessDenied
 from support.daemon import DaemonProcess
 from support.users import OTHER_UID, as_user, needs_root
@@ -60,6 +60,55 @@ def test_key_from_stdin(tmp_path: Path) -> None:
     assert b"conv1.weight" in ran.stdout
 
 
+@pytest.mark.parametrize("mode", [None, "AES-GCM", "AES-CBC", "SM4-CBC"])
+def test_convert_encrypts(mode: str | None, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What convert encrypts is no plain checkpoint, says its mode, and is the same again with the key."""
+    secret, target = b"k" * 16, str(tmp_path / "secret.ckpt")
+    options = [] if mode is None else ["--enc-mode", mode]
+    monkeypatch.setenv("KEY", secret.hex())
+    document = cli.json("convert", PLAIN, target, "--enc-key-file", key_file(tmp_path, secret), *options)
+    assert document["encrypted"] == (mode or "AES-GCM")
+    assert "is encrypted with " + (mode or "AES-GCM") in cli("inspect", target).err
+    assert b"conv1.weight" not in Path(target).read_bytes()
+    digests = {cli.json("verify", PLAIN)["digest"], cli.json("verify", target, "--dec-key-env", "KEY")["digest"]}
+    assert len(digests) == 1
+
+
+def test_convert_changes_the_key(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was encrypted with one key can be written with another in one go."""
+    monkeypatch.setenv("OLD", key_of(GCM).hex())
+    monkeypatch.setenv("NEW", "ab" * 32)
+    target = str(tmp_path / "new.ckpt")
+    ran = cli("convert", str(DATA / GCM), target, "--dec-key-env", "OLD", "--enc-key-env", "NEW")
+    assert "encrypted with AES-GCM" in ran.out
+    assert cli("inspect", target, "--dec-key-env", "NEW").status == 0
+    assert "does not decrypt with this key" in cli("inspect", target, "--dec-key-env", "OLD").err
+
+
+CANNOT_ENCRYPT: dict[str, tuple[str, list[str], int, str]] = {
+    "another format": ("x.safetensors", ["--enc-key-env", "KEY"], 1, "no .safetensors can be encrypted"),
+    "two keys": ("x.ckpt", ["--enc-key-env", "KEY", "--enc-key-file", "-"], 2, "not both"),
+    "a mode alone": ("x.ckpt", ["--enc-mode", "AES-CBC"], 2, "--enc-mode goes with --enc-key-file"),
+    "no variable": ("x.ckpt", ["--enc-key-env", "NONE"], 1, "variable NONE is not set"),
+    "no hexadecimal": ("x.ckpt", ["--enc-key-env", "TEXT"], 1, "variable TEXT holds no key"),
+    "too long for the mode": ("x.ckpt", ["--enc-key-env", "LONG", "--enc-mode", "SM4-CBC"], 1, "24 bytes for SM4-CBC"),
+}
+
+
+@pytest.mark.parametrize("case", CANNOT_ENCRYPT)
+def test_cannot_encrypt(case: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a key that fits nothing is written, and no key is ever printed."""
+    name, options, status, says = CANNOT_ENCRYPT[case]
+    for variable, text in {"KEY": "cd" * 16, "TEXT": "secret words", "LONG": "cd" * 24}.items():
+        monkeypatch.setenv(variable, text)
+    ran = cli("convert", PLAIN, str(tmp_path / name), *options)
+    assert (ran.status, ran.out) == (status, "")
+    assert says in " ".join(ran.err.split())
+    assert "cdcd" not in ran.err
+    assert "secret words" not in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("command", ["inspect", "verify"])
 @pytest.mark.parametrize(
     ("key", "options", "says"),
@@ -106,7 +155,7 @@ def test_key_of_somebody_else(tmp_path: Path) -> None:
 
     def look() -> str:
         try:
-            return repr(Decryption(path).key())
+            return repr(Key(path).read())
         except AccessDenied as exc:
             return exc.message
 
