@@ -7,13 +7,13 @@ SOURCES := pyproject.toml constraints.txt
 # The tests start hundreds of processes: without compiled files each would compile mapcell anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint types check-processes check-units bench fuzz install-service uninstall-service clean
+.PHONY: help demo test lint types check-processes check-units bench bench-full fuzz install-service uninstall-service clean
 
 help:
 	@echo "make demo   MiniLM in 4 workers: private copies, mmap and mapcell side by side"
 	@echo "make test   lint, type-check and run the tests"
 	@echo "make fuzz   coverage-guided fuzzing: FORMAT=all, or gguf, npz ...; SECONDS=60 for each"
-	@echo "make bench  short benchmarks, results in bench/results"
+	@echo "make bench  short benchmarks, results in bench/results; make bench-full the long ones"
 	@echo "make install-service    mapcelld as a system service, as root: docs/operators.md"
 	@echo "make uninstall-service  removes it again"
 	@echo "make clean  remove .venv and caches"
@@ -60,6 +60,9 @@ check-units: $(VENV)/test
 
 bench: $(VENV)/bench
 	$(BIN)/python bench/run.py
+
+bench-full: $(VENV)/bench
+	$(BIN)/python bench/run.py --full
 
 FORMAT ?= all
 SECONDS ?= 60

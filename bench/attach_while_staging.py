@@ -1,36 +1,32 @@
 """How long attaching one model takes while another is staged, against when nothing is.
 
-    python bench/attach_while_staging.py [--gib 2] [--rounds 3] [--out FILE]
+    python bench/attach_while_staging.py [--gib 2] [--rounds 3]
 
 One daemon; one client process attaches a small model over and over, looks at one element and closes, first alone, then
 while another process has a checkpoint of `--gib` GiB staged. The rounds alternate in one run, so that both kinds meet
-the same machine. Prints JSON: milliseconds at the median and the 99th percentile of each, and their ratio.
+the same machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import json
-import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
 import mapcell
+from common import MIB, Row, folder, parser, private_daemon, row, run, summary
 from mapcell.connection import CONNECTIONS, daemon_status
+from mapcell.daemon_backend import attach_path
 from mapcell_formats.messages import Unload
+from models import Shape, safetensors_file
 from support.checkpoints import write_safetensors
-from support.daemon import DaemonProcess
 
-TENSOR = 64 << 20
+TENSOR_MIB = 64
 # Alone this many are measured in a round; while something is staged, as many as fit.
 IDLE = 2_000
 
@@ -74,55 +70,36 @@ def measure_staging(path: Path) -> tuple[list[float], float]:
     return seconds, took
 
 
-def percentiles(seconds: list[float]) -> dict[str, float]:
-    """Milliseconds at the median, the 99th percentile and at most."""
-    return {
-        "count": len(seconds),
-        **{f"p{p}_ms": round(float(np.percentile(seconds, p)) * 1e3, 3) for p in (50, 99)},
-        "max_ms": round(max(seconds) * 1e3, 3),
-    }
-
-
-def run(gib: float, rounds: int) -> dict[str, Any]:
-    """The whole measurement."""
-    with tempfile.TemporaryDirectory(prefix="mcb", dir="/tmp") as folder, DaemonProcess() as daemon:
-        os.environ["MAPCELL_RUNTIME"] = str(daemon.runtime)
-        small = write_safetensors(Path(folder) / "small.safetensors", {"t": np.arange(1000, dtype=np.float32)})
-        values = np.random.default_rng(0).standard_normal(TENSOR // 4, np.float32)
-        tensors = {f"t{i}": values for i in range(int(gib * (1 << 30)) // TENSOR)}
-        big = write_safetensors(Path(folder) / "big.safetensors", tensors)
-        del tensors, values
-        from mapcell.daemon_backend import attach_path
-
-        attach_path(str(small), dtype=None, keys=None, prefix="", mode="r", timeout=30, name="small")
+def measure(options: argparse.Namespace) -> list[Row]:
+    """Both, in turns."""
+    mib = max(int(options.gib * 1024), TENSOR_MIB)
+    idle: list[float] = []
+    staging: list[float] = []
+    took: list[float] = []
+    with folder(options.folder) as place, private_daemon():
+        small = write_safetensors(place / "small.safetensors", {"t": np.arange(1000, dtype=np.float32)})
+        big = safetensors_file(place / "big.safetensors", Shape(mib // TENSOR_MIB, mib * MIB), filled=True)
+        attach_path(str(small), dtype=None, keys=None, prefix="", mode="r", timeout=30, name="small").close()
         measure_idle()
         gc.collect()
-        idle: list[float] = []
-        staging: list[float] = []
-        took = []
-        for _ in range(rounds):
+        for _ in range(options.rounds):
             idle += measure_idle()
             found, seconds = measure_staging(big)
             staging += found
-            took.append(round(seconds, 2))
-        mapcell.disconnect()
-    result = {"gib": gib, "cores": os.cpu_count(), "idle": percentiles(idle), "staging": percentiles(staging)}
-    ratio = result["staging"]["p99_ms"] / result["idle"]["p99_ms"]
-    return {**result, "p99_ratio": round(ratio, 2), "staging_seconds": took}
+            took.append(seconds)
+    case: dict[str, object] = {"mib": mib}
+    return [
+        row({**case, "daemon": "idle"}, "mapcell", seconds=summary(idle)),
+        row({**case, "daemon": "staging"}, "mapcell", seconds=summary(staging), staging=summary(took)),
+    ]
 
 
 def main() -> None:
-    """Parses, measures, prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gib", type=float, default=2.0, help="size of what is staged")
-    parser.add_argument("--rounds", type=int, default=3, help="how often both are measured")
-    parser.add_argument("--out", type=Path, help="where the JSON goes besides")
-    arguments = parser.parse_args()
-    text = json.dumps(run(arguments.gib, arguments.rounds), indent=2)
-    print(text)
-    if arguments.out is not None:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text + "\n")
+    """Parses, measures, leaves the JSON."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--gib", type=float, default=2.0, help="size of what is staged")
+    arguments.add_argument("--rounds", type=int, default=3, help="how often both are measured")
+    run(__file__, measure, arguments)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """MiniLM's forward pass: mapcell's NumPy layers against torch on the CPU, same weights, ids and number of threads.
 
-    python bench/compute.py --torch-python /path/to/venv/bin/python [--batch 32] [--tokens 64] [--threads 1 2]
+    python bench/compute.py [--batch 32] [--tokens 64] [--threads 1 2] [--torch-python /path/to/venv/bin/python]
 
-torch lives in an interpreter of its own and need not have transformers: the network is written out with
-torch.nn.functional, as BERT's paper and the checkpoint define it. Prints JSON with medians of interleaved rounds and
-the largest difference of the last hidden states. A peer that fails is reported with its error.
+torch may live in an interpreter of its own and need not have transformers: the network is written out with
+torch.nn.functional, as BERT's paper and the checkpoint define it. Each round is a fresh process of either; `difference`
+is the largest between the last hidden states.
 """
 
 from __future__ import annotations
@@ -12,12 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+import mapcell
+from common import Row, explained, failure, folder, parser, row, run, summary, worker_environment
+from mapcell.demo.assets import find_model
+
+_PASSES = 5
 
 TORCH = """
 import json, math, sys, time
@@ -76,53 +82,64 @@ print(json.dumps(times))
 """
 
 
-def run(python: str, script: str, arguments: list[str], threads: int) -> list[float]:
-    """Seconds of each repetition, in a fresh process."""
-    limits = {n: str(threads) for n in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+def passes(python: str, script: str, arguments: list[str], threads: int) -> list[float]:
+    """Seconds of each forward pass in a fresh process. RuntimeError with its last words when it fails."""
     done = subprocess.run(
-        [python, "-c", script, *arguments], env=os.environ | limits, capture_output=True, text=True, check=False
+        [python, "-c", script, *arguments], env=worker_environment(threads), capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise RuntimeError(done.stderr[-600:])
+        raise RuntimeError((done.stderr.strip().splitlines() or ["ended without a word"])[-1])
     times: list[float] = json.loads(done.stdout.splitlines()[-1])
     return times
 
 
+def compared(case: dict[str, object], peers: dict[str, tuple[str, str]], place: Path, rounds: int) -> list[Row]:
+    """All peers in turns, and how far their answers are apart."""
+    times: dict[str, list[float]] = {peer: [] for peer in peers}
+    failed: dict[str, str] = {}
+    for _ in range(rounds):
+        for peer, (python, script) in peers.items():
+            arguments = [str(place / "in.npz"), str(case["threads"]), str(_PASSES), str(place / f"{peer}.npy")]
+            try:
+                times[peer] += passes(
+                    python, script, [*arguments, str(find_model().checkpoint)], int(str(case["threads"]))
+                )
+            except RuntimeError as exc:
+                # A peer that is missing or fails is what there is to report.
+                failed[peer] = explained(exc)
+    rows = [failure(case, peer, why) for peer, why in failed.items()]
+    answers = {peer: np.load(place / f"{peer}.npy") for peer in peers if peer not in failed}
+    ours = answers.get("mapcell")
+    for peer, answer in answers.items():
+        far = float(np.abs(answer - ours).max()) if ours is not None else None
+        rows.append(row(case, peer, seconds=summary(times[peer]), difference=far))
+    return rows
+
+
+def measure(options: argparse.Namespace) -> list[Row]:
+    """Both, for each number of threads."""
+    rows: list[Row] = []
+    peers = {"mapcell": (sys.executable, MAPCELL), "torch": (options.torch_python or sys.executable, TORCH)}
+    peers = {peer: how for peer, how in peers.items() if options.only is None or peer in options.only}
+    with folder(options.folder) as place:
+        arrays: dict[str, Any] = dict(mapcell.attach(find_model().checkpoint, daemon="never"))
+        arrays["__ids"] = np.random.default_rng(0).integers(1000, 20000, (options.batch, options.tokens))
+        np.savez(place / "in.npz", **arrays)
+        for threads in options.threads or sorted({1, len(os.sched_getaffinity(0))}):
+            case: dict[str, object] = {"threads": threads, "batch": options.batch, "tokens": options.tokens}
+            rows += compared(case, peers, place, options.rounds)
+    return rows
+
+
 def main() -> None:
-    """Runs both, interleaved, for each number of threads."""
-    import numpy as np
-
-    import mapcell
-    from mapcell.demo.assets import find_model
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--torch-python", required=True)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    path = str(find_model().checkpoint)
-    results: dict[str, Any] = {"batch": options.batch, "tokens": options.tokens, "cores": os.cpu_count()}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        weights = mapcell.attach(path, daemon="never")
-        ids = np.random.default_rng(0).integers(1000, 20000, (options.batch, options.tokens))
-        np.savez(folder / "in.npz", __ids=ids, **dict(weights))
-        peers = {"torch": (options.torch_python, TORCH), "mapcell": (sys.executable, MAPCELL)}
-        for threads in options.threads:
-            times: dict[str, list[float]] = {peer: [] for peer in peers}
-            for _ in range(options.rounds):
-                for peer, (python, script) in peers.items():
-                    arguments = [str(folder / "in.npz"), str(threads), "5", str(folder / f"{peer}.npy"), path]
-                    times[peer] += run(python, script, arguments, threads)
-            median = {peer: statistics.median(t) for peer, t in times.items()}
-            difference = float(np.abs(np.load(folder / "torch.npy") - np.load(folder / "mapcell.npy")).max())
-            results[f"{threads} threads"] = median | {
-                "ratio": median["mapcell"] / median["torch"],
-                "difference": difference,
-            }
-    json.dump(results, sys.stdout, indent=1)
+    """Parses, measures, leaves the JSON."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--batch", type=int, default=32)
+    arguments.add_argument("--tokens", type=int, default=64)
+    arguments.add_argument("--threads", type=int, nargs="+", help="by default 1, and as many as there are cores")
+    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--torch-python", help="an interpreter that has torch, when this one does not")
+    run(__file__, measure, arguments)
 
 
 if __name__ == "__main__":

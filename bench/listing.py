@@ -5,7 +5,7 @@
 Writes a checkpoint of so many small tensors in each format, and reads its header in processes of their own. `ratio` is
 the time of that divided by that of `json.loads` on a safetensors header of the same tensors (for an index: on the index
 itself), both the best of several in turn. `peak` is by how many bytes a process grew at most while it read the header
-once, `held` by how many it is larger while it has the result. Prints JSON: seconds and bytes.
+once, `held` by how many it is larger while it has the result.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from common import Row, parser, row, run
 from mapcell_formats.ckpt_writer import Encryption, encode_ckpt
 from mapcell_formats.detect import read_checkpoint
 from mapcell_formats.index import parse_index
@@ -170,19 +171,25 @@ FORMATS: Mapping[str, Callable[[int], bytes]] = {
 
 def main() -> int:
     """Measures the formats that are asked for, all unless told."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("formats", nargs="*", metavar="FORMAT", choices=[*FORMATS, []])
-    parser.add_argument("--tensors", type=int, default=100_000)
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("formats", nargs="*", metavar="FORMAT", choices=[*FORMATS, []])
+    arguments.add_argument("--tensors", type=int, default=100_000)
+    arguments.add_argument("--repeat", type=int, default=5)
+    arguments.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    options = arguments.parse_args()
     if options.measure:
         what, kind, folder = options.measure
         print(json.dumps((seconds if what == "seconds" else memory)(kind, Path(folder), options.repeat)))
         return 0
-    results = {name: measured(name, options.tensors, options.repeat) for name in options.formats or FORMATS}
-    print(json.dumps({"tensors": options.tensors, "formats": results}, indent=2))
+    run(__file__, measure, arguments)
     return 0
+
+
+def measure(options: argparse.Namespace) -> list[Row]:
+    """A row for each format."""
+    case = {"tensors": options.tensors}
+    kinds = options.only or options.formats or FORMATS
+    return [row(case, kind, **measured(kind, options.tensors, options.repeat)) for kind in kinds]
 
 
 def measured(name: str, count: int, repeat: int) -> dict[str, float]:

@@ -1,12 +1,12 @@
 """Drives one daemon hard for minutes, with random kills, and looks at the end whether anything is left behind.
 
-    python bench/soak.py [--seconds 600] [--seed 1] [--per-minute 1000] [--out FILE]
+    python bench/soak.py [--seconds 600] [--seed 1] [--per-minute 1000]
 
 Worker processes attach by name, by path and cast, load changed sources, follow new versions and let go; meanwhile
 models are tagged, pinned, evicted, retired and unloaded, workers and stagers are killed, and garbage is sent to both
 sockets. Every element that is attached is compared with what it has to be. At the end all workers go, everything is
-unloaded, and the daemon has to hold what it held at the beginning. Prints JSON; the exit status is 1 when something
-leaked, was wrong, or failed in a way that it may not.
+unloaded, and the daemon has to hold what it held at the beginning. The exit status is 1 when something leaked, was
+wrong, or failed in a way that it may not.
 
 What happens is drawn from the seed; how operations meet each other is up to the machine.
 """
@@ -32,8 +32,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
+from common import Row, parser, row, run
 from mapcell.connection import CONNECTIONS, daemon_status, disconnect
 from mapcell_formats.errors import MapcellError
 from mapcell_formats.messages import Evict, ListModels, Pin, Retire, Tag, Unload
@@ -298,9 +297,9 @@ def resident(pid: int) -> int:
 
 def unload_everything() -> None:
     """Unloads whatever there is, pinned or not."""
-    for row in CONNECTIONS.client().ask(ListModels(), 10).rows:
+    for model in CONNECTIONS.client().ask(ListModels(), 10).rows:
         with contextlib.suppress(MapcellError):
-            CONNECTIONS.client().ask(Unload(f"{row.name}@{row.version}"), 10, repeat=False)
+            CONNECTIONS.client().ask(Unload(f"{model.name}@{model.version}"), 10, repeat=False)
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
@@ -311,23 +310,23 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
     return {"count": len(seconds), "p50_ms": p50, "p99_ms": p99}
 
 
-def run(seconds: float, seed: int, per_minute: float) -> dict[str, Any]:
+def soak(seconds: float, seed: int, per_minute: float) -> dict[str, Any]:
     """The whole soak."""
     with tempfile.TemporaryDirectory(prefix="mcb", dir="/tmp") as folder, DaemonProcess("--budget", BUDGET) as daemon:
         os.environ["MAPCELL_RUNTIME"] = str(daemon.runtime)
-        soak = Soak(daemon, Path(folder), seed)
-        soak.warm_up()
+        conductor = Soak(daemon, Path(folder), seed)
+        conductor.warm_up()
         # Until the daemon noticed that the last connections are gone.
         time.sleep(1)
         before, memory = held(daemon), resident(daemon.pid)
-        soak.hire()
+        conductor.hire()
         began = time.monotonic()
         steps = 0
         while (now := time.monotonic() - began) < seconds:
-            soak.step()
+            conductor.step()
             steps += 1
-            soak.listen(max(steps * 60 / per_minute - now, 0))
-        soak.finish()
+            conductor.listen(max(steps * 60 / per_minute - now, 0))
+        conductor.finish()
         # Whoever is killed in the middle of an offer leaves a silent connection, which the daemon drops after 5 s.
         until = time.monotonic() + 20
         unload_everything()
@@ -339,33 +338,31 @@ def run(seconds: float, seed: int, per_minute: float) -> dict[str, Any]:
             "seed": seed,
             "operations": steps,
             "operations_per_minute": round(steps * 60 / seconds),
-            "done": dict(sorted(soak.done.items())),
-            "refused": dict(sorted(soak.refused.items())),
-            "attach_ms": percentiles(soak.attaching[False]),
-            "attach_while_staging_ms": percentiles(soak.attaching[True]),
+            "done": dict(sorted(conductor.done.items())),
+            "refused": dict(sorted(conductor.refused.items())),
+            "attach_ms": percentiles(conductor.attaching[False]),
+            "attach_while_staging_ms": percentiles(conductor.attaching[True]),
             "leaked": {k: [before[k], after[k]] for k in before if before[k] != after[k]},
-            "faults": soak.faults[:20] + failures[:20],
+            "faults": conductor.faults[:20] + failures[:20],
             "daemon_grew_bytes": resident(daemon.pid) - memory,
         }
         disconnect()
     return result
 
 
+def measure(options: argparse.Namespace) -> list[Row]:
+    """The soak as one row; what was wrong is in its `leaked` and `faults`."""
+    return [row({"seed": options.seed}, "mapcell", **soak(options.seconds, options.seed, options.per_minute))]
+
+
 def main() -> None:
-    """Parses, soaks, prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=600, help="how long")
-    parser.add_argument("--seed", type=int, default=1, help="what the operations are drawn from")
-    parser.add_argument("--per-minute", type=float, default=1000, help="how many operations")
-    parser.add_argument("--out", type=Path, help="where the JSON goes besides")
-    arguments = parser.parse_args()
-    result = run(arguments.seconds, arguments.seed, arguments.per_minute)
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.out is not None:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text + "\n")
-    sys.exit(1 if result["leaked"] or result["faults"] else 0)
+    """Parses, soaks, leaves the JSON; ends with 1 when anything was wrong."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--seconds", type=float, default=600, help="how long")
+    arguments.add_argument("--seed", type=int, default=1, help="what the operations are drawn from")
+    arguments.add_argument("--per-minute", type=float, default=1000, help="how many operations")
+    figures = run(__file__, measure, arguments)[0]["figures"]
+    sys.exit(1 if figures["leaked"] or figures["faults"] else 0)
 
 
 if __name__ == "__main__":
