@@ -139,7 +139,7 @@ class Ways:
         self._stack.callback(owner.unlink)
         self._stack.callback(owner.close)
         header = len(text).to_bytes(8, "little") + text
-        np.frombuffer(owner.buf, np.uint8)[: len(header)] = np.frombuffer(header, np.uint8)
+        np.frombuffer(memoryview(owner.buf or b""), np.uint8)[: len(header)] = np.frombuffer(header, np.uint8)
 
         def repetition() -> object:
             block = SharedMemory(name=owner.name)

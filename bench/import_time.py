@@ -21,7 +21,7 @@ STATEMENTS: Mapping[str, str] = {
     "numpy": "import numpy",
     "mapcell": "import mapcell",
     "mapcell.nn": "import mapcell.nn, mapcell.ops",
-    "mapcell, attach": "import mapcell.daemon_backend, zmq",
+    "mapcell, attach": "import mapcell.daemon_backend, mapcell.leasing",
     "safetensors.numpy": "import safetensors.numpy",
     "torch": "import torch",
     "safetensors.torch": "import safetensors.torch",

@@ -136,7 +136,7 @@ def _state_dict(count: int) -> bytes:
         def persistent_id(self, value: object) -> object:
             return ("storage", kind, value.key, "cpu", NBYTES // 4) if isinstance(value, _Storage) else None
 
-        def reducer_override(self, value: object) -> object:
+        def reducer_override(self, value: object) -> Any:
             if not isinstance(value, _Tensor):
                 return NotImplemented
             # Tuples of their own: what occurs twice is pickled otherwise, and torch's are new each time.
@@ -244,7 +244,7 @@ def memory(kind: str, folder: Path, _repeat: int) -> dict[str, float]:
         Path("/proc/self/clear_refs").write_text("5")
         before = _resident("VmRSS")
         result = listed(kind, source)
-        found = {"peak": _resident("VmHWM") - before, "held": _resident("VmRSS") - before}
+        found: dict[str, float] = {"peak": _resident("VmHWM") - before, "held": _resident("VmRSS") - before}
         del result
     return found
 

@@ -61,7 +61,7 @@ def noise(nbytes: int, dtype: str = "F32") -> Iterator[memoryview]:
     values = np.random.default_rng(0).random(min(nbytes, _BLOCK) // 4 + 1, np.float32) / np.float32(1024)
     # The upper half of a float32 is a bfloat16.
     block: Array = np.tile(values.view(np.uint16)[1::2], 2) if dtype == "BF16" else values
-    view = memoryview(block.view(np.uint8))
+    view = block.view(np.uint8).data
     while nbytes > 0:
         yield view[:nbytes]
         nbytes -= len(view)

@@ -30,7 +30,7 @@ SHORT: Mapping[str, Sequence[str]] = {
     "ready": (),
     "serve": (),
     "compute": (),
-    "listing": ("--repeat", "3"),
+    "listing": ("--tensors", "20000", "--repeat", "3"),
     "attach_while_staging": ("--gib", "1", "--rounds", "2"),
     "soak": ("--seconds", "20"),
 }
