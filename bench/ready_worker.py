@@ -49,7 +49,6 @@ def cells(task: Task, laps: Laps, package: str = "mapcell") -> float:
     ms, nn = import_module(package), import_module(package + ".nn")
     no_init = import_module(package + ".nn.utils").no_init_parameters
     if package == "mapcell":
-        import zmq  # noqa: F401
 
     laps.note("imports")
     with no_init() if task["lazy"] else nullcontext():
@@ -105,7 +104,6 @@ def numpy(task: Task, laps: Laps) -> float:
 def minilm(task: Task, laps: Laps) -> float:
     """MiniLM in mapcell."""
     import numpy as np
-    import zmq  # noqa: F401
 
     import mapcell.daemon_backend
     from mapcell.demo.minilm import RENAME, Config, MiniLM
