@@ -49,7 +49,7 @@ def cells(task: Task, laps: Laps, package: str = "mapcell") -> float:
     ms, nn = import_module(package), import_module(package + ".nn")
     no_init = import_module(package + ".nn.utils").no_init_parameters
     if package == "mapcell":
-
+        import_module("mapcell.daemon_backend")
     laps.note("imports")
     with no_init() if task["lazy"] else nullcontext():
         net = nn.SequentialCell([nn.Dense(task["width"], task["width"], has_bias=False) for _ in task["names"]])
