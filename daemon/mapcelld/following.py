@@ -45,7 +45,10 @@ class Wanted:
 
 @dataclass(slots=True)
 class Source:
-    """One model's source: where it would show a change, when to look next, what was seen, what was tried in vain."""
+    """One model's source: where it would show a change, when to look next, what was seen, what was tried in vain.
+
+    `fault` is why nothing could be staged from `tried`, `blind` why nobody could look.
+    """
 
     wanted: Wanted
     due: float | None
@@ -55,6 +58,7 @@ class Source:
     seen: Looked | None = None
     tried: Identities | None = None
     fault: str = ""
+    blind: str = ""
     places: frozenset[Place] = frozenset()
 
     def same(self) -> bool:
@@ -67,6 +71,8 @@ class Source:
     def state(self) -> tuple[str, str]:
         """(state, why) as ModelRow has them."""
         seen = self.seen
+        if self.blind:
+            return "unwatched", self._polled(self.blind)
         if seen is None:
             return "", ""
         if not self.believed:
@@ -82,7 +88,9 @@ class Source:
         return "changed", self._polled(seen.unwatched)
 
     def _polled(self, fault: str) -> str:
-        how = "is not looked at" if self.wanted.claimed else f"is looked at every {POLL_SECONDS:.0f} s"
+        how = f"is looked at every {POLL_SECONDS:.0f} s"
+        if self.wanted.claimed and not self.blind:
+            how = "is not looked at again"
         return f"{fault}; it {how}" if fault else ""
 
 
@@ -145,7 +153,7 @@ class Sources:
         source = self._sources.get(name)
         if source is None or not _as_before(source.wanted, wanted):
             return False
-        source.looking, source.seen = False, seen
+        source.looking, source.seen, source.blind = False, seen, ""
         source.believed = source.believed or not wanted.claimed or source.same()
         # A path that never led to what was offered: nothing there is anybody's business.
         source.places = frozenset(seen.places) if source.believed else frozenset()
@@ -156,6 +164,12 @@ class Sources:
         if source.due is None:
             source.due = _again(source, now)
         return self._stages(source)
+
+    def blinded(self, name: str, wanted: Wanted, why: str, now: float) -> None:
+        """Nobody could look at `wanted`: what was seen before says nothing any more, and it is tried again later."""
+        source = self._sources.get(name)
+        if source is not None and _as_before(source.wanted, wanted):
+            source.looking, source.blind, source.due = False, why, now + POLL_SECONDS
 
     def staged(self, name: str, now: float) -> None:
         """A version was staged. What was seen may be older than what was read: it is looked at once more."""
@@ -215,7 +229,8 @@ def _again(source: Source, now: float) -> float | None:
         return None
     if source.seen.state == "writing":
         return now + WRITING_SECONDS
-    return now + POLL_SECONDS if source.seen.unwatched else None
+    # A file system that is mounted over a folder is not told of.
+    return now + POLL_SECONDS if source.seen.unwatched or source.seen.state != "there" else None
 
 
 def _soon(source: Source) -> bool:

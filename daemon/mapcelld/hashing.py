@@ -19,7 +19,7 @@ from mapcelld import channel, memfd
 from mapcelld.holdings import Holdings, Push
 from mapcelld.registry import State, Version
 from mapcelld.segment import Segment
-from mapcelld.stagers import Stagers
+from mapcelld.stagers import HASHING, Stagers
 from mapcelld.staging import Intent
 
 log = logging.getLogger("mapcelld.hashing")
@@ -98,7 +98,7 @@ class Hashing:
 
     async def _hashed(self, version: Version) -> tuple[Hashed, list[int]]:
         job = Job("hash", (version.id,), (), Selection(), "mapped", version.id, Manner(), version.identities)
-        async with self._stagers.turn(os.geteuid()):
+        async with self._stagers.turn(HASHING):
             stager = await self._stagers.start()
             try:
                 with channel.owned([version.manifest.reopen(), *(s.reopen() for s in version.segments)]) as fds:

@@ -21,7 +21,7 @@ from mapcelld.config import Config, ModelConfig
 from mapcelld.following import Sources, Wanted, rewritten
 from mapcelld.holdings import Holdings, Push
 from mapcelld.registry import Model, Version
-from mapcelld.stagers import Stagers
+from mapcelld.stagers import LOOKING, Stagers
 from mapcelld.staging import Intent, Plan, StagingDesk
 
 log = logging.getLogger("mapcelld.lookout")
@@ -167,20 +167,24 @@ class Lookout:
         self._schedule()
 
     async def _look(self, name: str, wanted: Wanted) -> None:
+        seen, why = None, ""
         try:
             seen = await self._seen(wanted)
         except MapcellError as exc:
-            seen = Looked("broken", (), (), exc.message, exc.message)
+            why = exc.message
         # The boundary of one look: a bug that it meets must not end the watch.
         except Exception:
             log.exception("looking at a source failed")
-            seen = Looked("broken", (), (), "the daemon failed on it; its log says why", "")
+            why = "the daemon failed on it; its log says why"
         if self._loop is None:
             return
-        self._watched |= {place.watch for place in seen.places}
-        if self._sources.end(name, wanted, seen, self._loop.time()):
-            self._follow(name)
-        self._compare(name, seen)
+        if seen is None:
+            self._sources.blinded(name, wanted, why, self._loop.time())
+        else:
+            self._watched |= {place.watch for place in seen.places}
+            if self._sources.end(name, wanted, seen, self._loop.time()):
+                self._follow(name)
+            self._compare(name, seen)
         self._prune()
         self._tell()
         self._schedule()
@@ -190,7 +194,7 @@ class Lookout:
         # Of a claimed path only the first file is known by its identity; the list has to fit a message.
         known = tuple(sorted({k[0] for k in wanted.known if k}))[:64] if wanted.claimed else ()
         job = Job(kind, (wanted.path,), wanted.roots, Selection(), "auto", "", Manner(), known)
-        async with self._stagers.turn(wanted.uid):
+        async with self._stagers.turn(wanted.uid if wanted.claimed else LOOKING):
             stager = await self._stagers.start()
             try:
                 stager.begin(job, [self._fd] if self._fd >= 0 else [])
@@ -230,7 +234,7 @@ class Lookout:
         for configured in self._config.models:
             if configured.follow and configured.preload and configured.name not in models:
                 roots = self._config.roots
-                found[configured.name] = Wanted(configured.source, roots, True, uid=os.geteuid())
+                found[configured.name] = Wanted(configured.source, roots, True)
         return found
 
     def _wanted_of(self, model: Model, configured: ModelConfig | None) -> Wanted:
@@ -238,7 +242,7 @@ class Lookout:
         known = frozenset(r.identities for r in newest.recipes)
         if configured is not None and configured.source == model.source:
             roots = self._config.roots
-            return Wanted(model.source, roots, configured.follow, uid=os.geteuid(), known=known)
+            return Wanted(model.source, roots, configured.follow, known=known)
         uid = newest.uid if model.owner is None else model.owner
         return Wanted(model.source, claimed=True, uid=uid, known=known)
 

@@ -26,6 +26,9 @@ log = logging.getLogger("mapcelld.stagers")
 MAX_PER_UID = 4
 MAX_IN_ALL = 16
 START_SECONDS = 10.0
+# Whose turn it is when nobody asked: what the daemon does by itself takes no user's place.
+LOOKING = -1
+HASHING = -2
 _PID = struct.Struct("<i")
 
 

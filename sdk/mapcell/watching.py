@@ -116,7 +116,8 @@ def watch(name: str = "", timeout: float | None = None) -> Iterator[Event]:
     """Yields events of the model `name`, or of all that this process may see when empty.
 
     The first ones, with number 0, say what is there now ("ready", or "staging"); then "staging", "progress", "ready",
-    "retired" and "failed" as they happen, numbered from 1 without gaps. With a daemon that was restarted both begin
+    "retired", "failed", "verified" (its bytes were hashed) and "source" (`detail` says what became of the source:
+    "changed", "missing", ...) as they happen, numbered from 1 without gaps. With a daemon that was restarted both begin
     again. Ends after `timeout` seconds, when given. Raises DaemonUnavailable when no daemon answers, or none for a
     minute; ProtocolError when it refuses.
     """

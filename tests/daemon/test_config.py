@@ -37,6 +37,7 @@ source = "/models/minilm"
 dtype = "bfloat16"
 pin = true
 preload = true
+follow = true
 allow = { groups = ["9"] }
 digest = "sha256:%s"
 [[model]]
@@ -74,6 +75,7 @@ def test_everything(tmp_path: Path) -> None:
                 dtype="BF16",
                 pin=True,
                 preload=True,
+                follow=True,
                 allow=Principals(groups=frozenset({9})),
                 digest="sha256:" + "0" * 64,
             ),
@@ -128,6 +130,11 @@ def test_order(tmp_path: Path) -> None:
         ("[allow]\noperators = 3", "allow.operators has to be a table"),
         ("[quota]\nleases = 0", "line 2: quota.leases = 0 has to be a whole number from 1"),
         ("[quota]\nleases = true", "whole number"),
+        (
+            "[[model]]\nname = 'a'\nsource = '/a'\nfolow = true",
+            "line 4: unknown key model.folow; did you mean model.follow?",
+        ),
+        ("[[model]]\nname = 'a'\nsource = '/a'\nfollow = 1", "line 4: model.follow has to be true or false"),
         ("metrics = 1", "metrics has to be a table"),
         ("[metrics]\nlisten = 9464", "line 2: metrics.listen = 9464: say an address and a port"),
         ("[metrics]\nlisten = '127.0.0.1'", 'say an address and a port, "127.0.0.1:9464"'),

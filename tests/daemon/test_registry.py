@@ -63,6 +63,17 @@ def test_resolve(name: str, found: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "found"),
+    [("m@blake3:f", "file-1"), ("m@file", "file-1"), ("m@blake3:a", "blake3:aa"), ("m@b", "blake3:aa")],
+)
+def test_digests_are_other_names(name: str, found: str) -> None:
+    """What was hashed after it was mapped is found by id and by digest; where ids fit these are meant."""
+    registry, _ = filled("file-1", "blake3:aa")
+    registry.versions["file-1"].digest = "blake3:ff"
+    assert registry.resolve(name, everybody)[1].id == found
+
+
+@pytest.mark.parametrize(
     ("name", "says"),
     [
         ("n", "no model 'n'"),

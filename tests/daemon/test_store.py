@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mapcell_formats.digest import content_digest, file_identity, provisional_id
-from mapcell_formats.manifest import Description, TensorEntry, encode_manifest
+from mapcell_formats.manifest import Description, Manifest, TensorEntry, encode_manifest
 from mapcell_formats.messages import Selection
 from mapcelld import memfd
 from mapcelld.channel import close_all
@@ -166,6 +166,42 @@ def test_death_after_any_datagram(notify: NotifySocket) -> None:
         close(list(left.versions.values()))
         assert found.keys() in ([before[step]] if upto == bounds[step] else [before[step - 1], before[step]])
         assert found == {name: contents[name] for name in found}
+
+
+def verified(version: Version, digest: str) -> None:
+    """Replaces the manifest of a mapped version by one that has digests, as hashing does."""
+    data = os.pread(version.manifest.fileno(), version.manifest.nbytes, 0)
+    manifest = Manifest(data)
+    about = Description(version.id, "mapped", "safetensors", True, {}, manifest.description().identity)
+    old = version.manifest
+    version.manifest = sealed_segment(encode_manifest(about, manifest.segments, list(manifest.entries()), [b"d" * 32]))
+    old.close()
+    version.verified, version.digest = True, digest
+
+
+def test_death_while_a_manifest_is_replaced(notify: NotifySocket, tmp_path: Path) -> None:
+    """Whatever datagram is the last: the next daemon has the version, verified with its digest or as it was."""
+    (tmp_path / "f").write_bytes(b"file")
+    registry, store = Registry(), Store(notify.manager())
+    held = publish(registry, "f", mapped(tmp_path / "f"))
+    held.identities = ("1",)
+    store.sync(registry)
+    told(notify, 3)
+    verified(held, "blake3:d")
+    store.sync(registry)
+    # The new manifest, the state that names it, the end of the state before, the end of the old manifest.
+    told(notify, 7)
+    for upto in range(3, 8):
+        left = adopt(notify, upto)
+        (found,) = left.versions.values()
+        manifest = Manifest(os.pread(found.manifest.fileno(), found.manifest.nbytes, 0))
+        close([found])
+        assert (found.id, found.identities, found.verified) == (held.id, ("1",), bool(found.digest))
+        assert found.verified is (upto >= 5)
+        assert manifest.description().verified is found.verified
+        assert manifest.digest(0) == (b"d" * 32 if found.verified else bytes(32))
+    assert sorted(name for name, _ in notify.store(7)) == sorted([f"{held.id}.0", f"{held.id}.verified", "state-2"])
+    close([held])
 
 
 def test_death_while_adopting(notify: NotifySocket, tmp_path: Path) -> None:

@@ -25,6 +25,23 @@ def test_size(nbytes: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("state", "detail", "follow", "text"),
+    [
+        ("", "", True, ""),
+        ("same", "", False, ""),
+        ("same", "", True, "followed"),
+        ("changed", "", True, "was changed since, and is being staged"),
+        ("changed", "", False, "was changed since; `mapcell load` loads the new one, follow = true does it by itself"),
+        ("failing", "no tensors", True, "was changed, and cannot be staged (no tensors)"),
+        ("of tomorrow", "", False, "of tomorrow"),
+    ],
+)
+def test_source(state: str, detail: str, follow: bool, text: str) -> None:
+    """What became of a source is said with its reason and what to do; nothing is said of one as it was."""
+    assert output.source(state, detail, follow) == text
+
+
+@pytest.mark.parametrize(
     ("seconds", "text"),
     [
         (-0.2, "0.0 s"),
