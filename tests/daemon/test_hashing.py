@@ -87,7 +87,7 @@ def say(script: Script, digest: str, detail: str = "") -> None:
 
 
 def test_verified() -> None:
-    """The job names the files as they were; then the version is verified, has its digest and new manifest, and is told."""
+    """The job names the files as they were; then the version is verified, with its digest and a new manifest."""
 
     async def scene(house: House) -> None:
         held = house.mapped()

@@ -1,4 +1,4 @@
-"""The lookout with stagers that do what the test says: what is looked at, what is told, and how a name switches over."""
+"""The lookout with stagers that do what the test says: what is looked at and told, and how a name switches over."""
 
 from __future__ import annotations
 
