@@ -65,10 +65,21 @@ class Checkpoint:
 
     def obstacle(self) -> str | None:
         """Why this checkpoint cannot be used where it lies, by its first tensor that cannot; None when it can."""
-        for source in self.sources:
+        for number, source in enumerate(self.sources):
             if not isinstance(source, FileSource):
-                return f"{source.path} has to be decoded first"
+                return self._undecoded(number)
         return next(filter(None, map(_obstacle, self.tensors)), None)
+
+    def obstructed(self) -> int:
+        """How many tensors cannot be used where they lie, each looked at by itself."""
+        files = {number for number, source in enumerate(self.sources) if isinstance(source, FileSource)}
+        return sum(any(e.source not in files for e in t.extents) or _obstacle(t) is not None for t in self.tensors)
+
+    def _undecoded(self, number: int) -> str:
+        for tensor in self.tensors:
+            if any(extent.source == number for extent in tensor.extents):
+                return f"tensor {tensor.name!r} is compressed, encrypted or not in C order, and has to be decoded first"
+        return f"{self.sources[number].path} has to be decoded first"
 
 
 def _obstacle(tensor: SourceTensor) -> str | None:

@@ -32,7 +32,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import NamedTuple, NoReturn
 
@@ -128,6 +128,12 @@ def type_key(name: str) -> str:
 def parse_type_key(key: str) -> str | None:
     """The tensor's name when `key` is one that `type_key` made, else None."""
     return key[len(_TYPE_PREFIX) :] if key.startswith(_TYPE_PREFIX) else None
+
+
+def weights_shape(shape: Sequence[int], type_name: str) -> tuple[int, ...]:
+    """The shape in weights of a quantised tensor, whose blocks of `type_name` ("Q4_0") have `shape` in bytes."""
+    blocks = next(blocks for blocks in QUANTISED.values() if blocks.name == type_name)
+    return (*shape[:-1], shape[-1] // blocks.nbytes * blocks.elements)
 
 
 class GGUFReader:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,7 +16,7 @@ from .output import Column
 from .secrets import Decryption, encryption, takes_key
 
 if TYPE_CHECKING:
-    from mapcell_formats.checkpoint import Checkpoint, SourceTensor
+    from mapcell_formats.checkpoint import Checkpoint
     from mapcell_formats.manifest import TensorEntry
     from mapcell_formats.source import FileSource
 
@@ -60,31 +59,15 @@ def inspect(file: str, everything: bool, how: Decryption, as_json: bool) -> None
     """
     import os
 
+    from .inspecting import describe, put
+
     path = os.path.abspath(os.path.expanduser(file))
-    with opened(path, how) as (_, checkpoint):
-        document = describe(path, checkpoint)
+    with opened(path, how) as (sources, checkpoint):
+        document = describe(path, sources, checkpoint)
     if as_json:
         output.emit(document)
     else:
-        _print(document, everything)
-
-
-def describe(path: str, checkpoint: Checkpoint) -> dict[str, Any]:
-    """What `inspect --json` prints: sizes and offsets in bytes, `totals` by dtype."""
-    obstacle = checkpoint.obstacle()
-    totals = _totals(checkpoint.tensors)
-    return {
-        "name": Path(path).name,
-        "source": path,
-        "format": checkpoint.format,
-        "dtype": next(iter(totals)) if len(totals) == 1 else "mixed",
-        "nbytes": checkpoint.nbytes,
-        "mappable": obstacle is None,
-        "obstacle": obstacle,
-        "metadata": dict(checkpoint.metadata),
-        "totals": totals,
-        "tensors": [_tensor(t) for t in checkpoint.tensors],
-    }
+        put(document, everything)
 
 
 def tensor_document(entry: TensorEntry) -> dict[str, Any]:
@@ -99,58 +82,32 @@ def tensor_document(entry: TensorEntry) -> dict[str, Any]:
     }
 
 
-def _tensor(tensor: SourceTensor) -> dict[str, Any]:
-    first = tensor.extents[0] if tensor.extents else None
-    return {
-        "name": tensor.name,
-        "dtype": tensor.dtype,
-        "shape": list(tensor.shape),
-        "segment": first.source if first else 0,
-        "offset": first.offset if first else 0,
-        "nbytes": tensor.nbytes,
-        "pieces": len(tensor.extents),
-    }
-
-
-def _totals(tensors: Sequence[SourceTensor]) -> dict[str, dict[str, int]]:
-    totals: dict[str, dict[str, int]] = {}
-    for tensor in tensors:
-        total = totals.setdefault(tensor.dtype, {"tensors": 0, "nbytes": 0})
-        total["tensors"] += 1
-        total["nbytes"] += tensor.nbytes
-    return totals
-
-
-def _print(document: dict[str, Any], everything: bool) -> None:
-    obstacle = document["obstacle"]
-    tensors = document["tensors"]
-    output.put_fields(
-        [
-            ("file", document["source"]),
-            ("format", document["format"]),
-            ("tensors", f"{len(tensors):,}, {output.size(document['nbytes'])}"),
-            *(
-                (dtype, f"{output.count(t['tensors'], 'tensor')}, {output.size(t['nbytes'])}")
-                for dtype, t in document["totals"].items()
-            ),
-            ("mapped", f"no, it will be sealed: {obstacle}" if obstacle else "possible, as it lies"),
-        ]
-    )
-    put_metadata(document["metadata"])
-    put_tensors(tensors, everything, document["metadata"])
-
-
-def put_metadata(metadata: dict[str, str]) -> None:
+def put_metadata(metadata: dict[str, str], everything: bool) -> None:
     """The checkpoint's own strings as a table, if it has any; of long ones the beginning.
 
-    Those that tell how a tensor is quantised are left to `put_tensors`.
+    Those that tell what a tensor is are left to `put_tensors`.
     """
     from mapcell_formats.gguf import parse_type_key
+    from mapcell_formats.mindspore_ckpt import parse_int4_key, parse_string_key
 
-    rows = [(key, _beginning(text)) for key, text in metadata.items() if parse_type_key(key) is None]
+    rows = [
+        # A .ckpt's string is kept with its place in the file, which nobody asks for.
+        ((parse_string_key(key) or (0, key))[1], _beginning(text))
+        for key, text in metadata.items()
+        if parse_type_key(key) is None and parse_int4_key(key) is None
+    ]
     if rows:
         click.echo()
-        output.put_table([Column("STRING", flexible=True), Column("VALUE", flexible=True)], rows)
+        columns = [Column("STRING", flexible=True), Column("VALUE", flexible=True)]
+        output.put_table(columns, rows, everything=everything)
+
+
+def type_of(name: str, metadata: Mapping[str, str]) -> str:
+    """What the elements of the tensor `name` really are: "Q4_0" for GGUF's blocks, "Int4"; "" for what its dtype is."""
+    from mapcell_formats.gguf import type_key
+    from mapcell_formats.mindspore_ckpt import int4_key
+
+    return metadata.get(type_key(name), "Int4" if int4_key(name) in metadata else "")
 
 
 def _beginning(text: str) -> str:
@@ -164,30 +121,19 @@ def put_tensors(tensors: Sequence[dict[str, Any]], everything: bool, metadata: M
     """
     if not tensors:
         return
-    from mapcell_formats.gguf import type_key
-
     types = metadata or {}
+    cells: list[tuple[Column, list[str]]] = [
+        (Column("TENSOR", flexible=True), [t["name"] for t in tensors]),
+        (Column("DTYPE"), [f"{t['dtype']} {type_of(t['name'], types)}".rstrip() for t in tensors]),
+        (Column("SHAPE", flexible=True), [output.shape(t["shape"]) for t in tensors]),
+    ]
+    if any("weights" in t for t in tensors):
+        weights = [output.shape(t["weights"]) if "weights" in t else "" for t in tensors]
+        cells.append((Column("WEIGHTS", flexible=True), weights))
+    if any(t["segment"] for t in tensors):
+        cells.append((Column("SEGMENT", right=True), [str(t["segment"]) for t in tensors]))
+    cells.append((Column("OFFSET", right=True), [str(t["offset"]) for t in tensors]))
+    cells.append((Column("SIZE", right=True), [output.size(t["nbytes"]) for t in tensors]))
+    rows = list(zip(*(column for _, column in cells), strict=True))
     click.echo()
-    columns = [
-        Column("TENSOR", flexible=True),
-        Column("DTYPE"),
-        Column("SHAPE", flexible=True),
-        Column("SEGMENT", right=True),
-        Column("OFFSET", right=True),
-        Column("SIZE", right=True),
-    ]
-    rows = [
-        (
-            t["name"],
-            f"{t['dtype']} {types.get(type_key(t['name']), '')}".rstrip(),
-            output.shape(t["shape"]),
-            str(t["segment"]),
-            str(t["offset"]),
-            output.size(t["nbytes"]),
-        )
-        for t in tensors
-    ]
-    if not any(t["segment"] for t in tensors):
-        del columns[3]
-        rows = [(*row[:3], *row[4:]) for row in rows]  # type: ignore[misc]
-    output.put_table(columns, rows, everything=everything)
+    output.put_table([column for column, _ in cells], rows, everything=everything)

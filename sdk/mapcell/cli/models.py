@@ -59,7 +59,7 @@ def show(name: str, everything: bool, as_json: bool) -> None:
     if len(versions) > 1:
         click.echo()
         print_rows(versions)
-    put_metadata(metadata)
+    put_metadata(metadata, everything)
     put_tensors(tensors, everything, metadata)
 
 

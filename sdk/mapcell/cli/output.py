@@ -127,8 +127,12 @@ def put_fields(fields: Iterable[tuple[str, str]]) -> None:
     """Lines of "title  value"."""
     rows = [(title, value) for title, value in fields if value]
     left = max((len(title) for title, _ in rows), default=0)
+    room = max(_MIN_FLEXIBLE, available() - left - len(_GAP))
     for title, value in rows:
-        click.echo(f"{click.style(title.ljust(left), bold=True)}{_GAP}{escape(value)}")
+        first, *more = _wrapped(escape(value), room)
+        click.echo(f"{click.style(title.ljust(left), bold=True)}{_GAP}{first}")
+        for line in more:
+            click.echo(f"{' ' * left}{_GAP}{line}")
 
 
 def put_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, everything: bool = True) -> None:
@@ -174,6 +178,17 @@ def fit(titles: Sequence[str], rows: Iterable[Sequence[str]], flexible: Sequence
         widths[widest] -= 1
         excess -= 1
     return widths
+
+
+def _wrapped(text: str, limit: int) -> list[str]:
+    """`text` in lines of at most `limit` columns, broken at blanks where there are any."""
+    lines = [""]
+    for word in text.split(" "):
+        if not lines[-1] or width(lines[-1]) + 1 + width(word) <= limit:
+            lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
+        else:
+            lines.append(word)
+    return [piece for line in lines for piece in _pieces(line, limit)]
 
 
 def width(text: str) -> int:
