@@ -27,8 +27,6 @@ from models import Shape, safetensors_file
 from support.checkpoints import write_safetensors
 
 TENSOR_MIB = 64
-# Alone this many are measured in a round; while something is staged, as many as fit.
-IDLE = 2_000
 
 STAGE = """
 import sys, time
@@ -47,9 +45,9 @@ def attach_once() -> float:
     return time.perf_counter() - began
 
 
-def measure_idle() -> list[float]:
+def measure_idle(count: int) -> list[float]:
     """Attaching while nothing else happens."""
-    return [attach_once() for _ in range(IDLE)]
+    return [attach_once() for _ in range(count)]
 
 
 def measure_staging(path: Path) -> tuple[list[float], float]:
@@ -80,10 +78,10 @@ def measure(options: argparse.Namespace) -> list[Row]:
         small = write_safetensors(place / "small.safetensors", {"t": np.arange(1000, dtype=np.float32)})
         big = safetensors_file(place / "big.safetensors", Shape(mib // TENSOR_MIB, mib * MIB), filled=True)
         attach_path(str(small), dtype=None, keys=None, prefix="", mode="r", timeout=30, name="small").close()
-        measure_idle()
+        measure_idle(options.idle)
         gc.collect()
         for _ in range(options.rounds):
-            idle += measure_idle()
+            idle += measure_idle(options.idle)
             found, seconds = measure_staging(big)
             staging += found
             took.append(seconds)
@@ -98,6 +96,7 @@ def main() -> None:
     """Parses, measures, leaves the JSON."""
     arguments = parser(__doc__)
     arguments.add_argument("--gib", type=float, default=2.0, help="size of what is staged")
+    arguments.add_argument("--idle", type=int, default=2000, help="attaches in a round while nothing is staged")
     arguments.add_argument("--rounds", type=int, default=3, help="how often both are measured")
     run(__file__, measure, arguments)
 

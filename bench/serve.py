@@ -8,7 +8,7 @@ processor time that the daemon and its helpers used for each, and how much its m
 is what one core that does nothing else could serve: on a machine with few cores the clients take most of them.
 
     mapcell                  as above
-    mapcell, while staging   the same while another process has models of 256 MiB staged, one after the other
+    mapcell, while staging   the same while another process has a model staged, over and over
     safetensors numpy        safe_open, get_tensor of one tensor: no daemon, the file read in each process
     shared_memory            multiprocessing.shared_memory by name, one array
 """
@@ -38,7 +38,6 @@ from mapcell.daemon_backend import attach_path
 from models import Shape, safetensors_file
 from support.proc import children
 
-_STAGED_MIB = 256
 _MODEL = Shape(100, 4 * MIB)
 _NAME = _MODEL.names()[50]
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -158,9 +157,9 @@ def blocked() -> Iterator[Callable[[int], object]]:
 
 
 @contextlib.contextmanager
-def staging(place: Path) -> Iterator[None]:
+def staging(place: Path, mib: int) -> Iterator[None]:
     """Has a model staged over and over by another process."""
-    path = safetensors_file(place / "big.safetensors", Shape(16, _STAGED_MIB * MIB), filled=True)
+    path = safetensors_file(place / "big.safetensors", Shape(16, mib * MIB), filled=True)
     process = subprocess.Popen([sys.executable, "-c", STAGE, str(path)], stderr=subprocess.DEVNULL)
     try:
         until = time.monotonic() + 30
@@ -224,7 +223,7 @@ def measure(options: argparse.Namespace) -> list[Row]:
             for way, repetition in peers.items():
                 rows.append(measured(case, way, partial(without, count, repetition, options)))
         for count in options.clients[:: max(len(options.clients) - 1, 1)]:
-            with staging(place):
+            with staging(place, options.staged):
                 case = {"clients": count, "models": options.models}
                 rows.append(measured(case, "mapcell, while staging", partial(with_daemon, count, options, daemon.pid)))
     return rows
@@ -241,6 +240,7 @@ def main() -> None:
     arguments.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64, 256])
     arguments.add_argument("--seconds", type=float, default=2.0, help="how long each case is")
     arguments.add_argument("--models", type=int, default=16)
+    arguments.add_argument("--staged", type=int, default=256, help="MiB of the model that is staged meanwhile")
     run(__file__, measure, arguments)
 
 
