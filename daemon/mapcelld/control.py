@@ -142,6 +142,7 @@ class ControlDesk:
         for identity, subscription in list(self._subscriptions.items()):
             if wanted(subscription.peer, subscription.name):
                 subscription.number += 1
+                self._looked()
                 self._send(identity, wire.encode(replace(event, number=subscription.number)))
         if self._subscriptions and self._loop is not None:
             # Sending may have swallowed the edge of a request that arrived meanwhile.
@@ -163,13 +164,9 @@ class ControlDesk:
 
     def _drain(self) -> None:
         for _ in range(_BATCH):
-            if self._router.closed:
+            if self._router.closed or not self._looked() & zmq.POLLIN:
                 return
-            try:
-                frames = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                return
-            self._answer(frames)
+            self._answer(self._router.recv_multipart(zmq.NOBLOCK, copy=False))
         if self._loop is not None:
             self._loop.call_soon(self._drain)
 
@@ -205,10 +202,17 @@ class ControlDesk:
         number = known.number if known is not None else 0
         self._subscriptions[identity] = _Subscription(peer, name, self._now() + SUBSCRIPTION_SECONDS, number)
 
+    def _looked(self) -> int:
+        """What there is to do, after libzmq looked at who has read what.
+
+        It does that once a millisecond otherwise: what a quick client has read would count as unread, and its next
+        answer be dropped at the high-water mark.
+        """
+        events = self._router.getsockopt(zmq.EVENTS)
+        assert isinstance(events, int)
+        return events
+
     def _send(self, identity: bytes, payload: bytes) -> None:
-        # Has libzmq look at who has read what, which it does once a millisecond otherwise: what a quick client has read
-        # would count as unread, and its next answer be dropped at the high-water mark.
-        self._router.getsockopt(zmq.EVENTS)
         try:
             self._router.send_multipart([identity, payload], zmq.NOBLOCK)
         except zmq.Again:

@@ -48,6 +48,8 @@ class Connection:
 
     def __init__(self, sock: socket.socket, desk: HandleDesk, since: float) -> None:
         self.sock = sock
+        # What asyncio is given: of a socket that it does not know it makes a text, which takes four system calls.
+        self.fd = sock.fileno()
         self.peer = channel.credentials(sock)
         self.since = since
         self.intent = Intent("")
@@ -167,7 +169,7 @@ class HandleDesk:
     def watch(self, connection: Connection) -> None:
         """Looks out for the client's end, or for its next message."""
         if connection in self._connections:
-            self._loop.add_reader(connection.sock, self._on_readable, connection)
+            self._loop.add_reader(connection.fd, self._on_readable, connection)
 
     def grant(self, connection: Connection, version: Version) -> None:
         """Hands out fresh descriptors of `version`; the connection is its lease from here on."""
@@ -207,18 +209,19 @@ class HandleDesk:
                 channel.send(connection.sock, wire.encode(Refused.of(error)))
             self.drop(connection)
 
-    def drop(self, connection: Connection) -> None:
-        """Ends the connection and what it stood for. A second call does nothing."""
+    def drop(self, connection: Connection, ended: bool = False) -> None:
+        """Ends the connection and what it stood for. A second call does nothing. `ended`: the client's end is read."""
         if connection not in self._connections:
             return
         del self._connections[connection]
         self._per_uid[connection.peer.uid] -= 1
         if not self._per_uid[connection.peer.uid]:
             del self._per_uid[connection.peer.uid]
-        self._loop.remove_reader(connection.sock)
+        self._loop.remove_reader(connection.fd)
         self._settle(connection)
         self._in_flight.forget(connection.sock)
-        _empty(connection.sock)
+        if not ended:
+            _empty(connection.sock)
         connection.sock.close()
         self._rules.left(connection)
 
@@ -294,7 +297,7 @@ class HandleDesk:
             payload = b""
         try:
             if not payload:
-                self.drop(connection)
+                self.drop(connection, ended=True)
             elif connection.redeemed:
                 self.refuse(connection, ProtocolError("one ticket is redeemed on a connection; nothing else is said"))
             else:
@@ -313,7 +316,7 @@ class HandleDesk:
             connection.intent, connection.then = right.intent, right.then
             if right.plan is not None and right.plan.kind == "offer":
                 # The message stays queued: only a stager takes a client's descriptors out of it.
-                self._loop.remove_reader(connection.sock)
+                self._loop.remove_reader(connection.fd)
                 self._stage(right, connection, connection.sock.fileno())
                 return
             channel.discard(connection.sock)

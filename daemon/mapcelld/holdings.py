@@ -191,7 +191,8 @@ class Holdings:
     def end(self, lease: Lease) -> None:
         """Ends a lease, and with the last one of a version whatever only lived for it."""
         self.leases.end(lease, time.monotonic())
-        if lease.version.leases == 0:
+        # Looking through all models for each client that leaves would cost more than its attach did.
+        if lease.version.leases == 0 and self._expendable(lease.version):
             self.collect()
 
     def sweep(self) -> None:
@@ -208,6 +209,13 @@ class Holdings:
         self._closer.shutdown()
 
     # --- helpers ----------------------------------------------------------------------------------------------------
+
+    def _expendable(self, version: Version) -> bool:
+        """Whether `collect` would do something about `version`."""
+        if not version.names or self.registry.droppable(version):
+            return True
+        models = [self.registry.models[name] for name in version.names if name in self.registry.models]
+        return any(one is version for model in models for one in self.registry.superseded(model))
 
     def _register(self, intent: Intent, version: Version) -> None:
         model = self.registry.name(intent.name, intent.owner, intent.source, version)
