@@ -20,7 +20,7 @@ from typing import Protocol
 
 from mapcell_formats import messages, wire
 from mapcell_formats.errors import MapcellError, ProtocolError
-from mapcell_formats.messages import Grant, Progress, Refused, Selection
+from mapcell_formats.messages import Attach, Grant, Progress, Refused, Selection
 from mapcelld import channel
 from mapcelld.channel import Credentials
 from mapcelld.figures import Histogram
@@ -100,6 +100,10 @@ class Rules(Protocol):
 
     def redeem(self, ticket: bytes, who: Credentials) -> Right:
         """What the ticket stands for, once."""
+        ...
+
+    def attach(self, request: Attach, who: Credentials) -> Right:
+        """What the peer gets of the model that it asks for without a ticket."""
         ...
 
     def stage(self, right: Right, connection: Connection, offer: int | None) -> None:
@@ -312,7 +316,10 @@ class HandleDesk:
         connection.redeemed = True
         try:
             _, message = wire.decode(payload, messages.REDEMPTIONS)
-            right = self._rules.redeem(message.ticket, connection.peer)
+            if isinstance(message, Attach):
+                right = self._rules.attach(message, connection.peer)
+            else:
+                right = self._rules.redeem(message.ticket, connection.peer)
             connection.intent, connection.then = right.intent, right.then
             if right.plan is not None and right.plan.kind == "offer":
                 # The message stays queued: only a stager takes a client's descriptors out of it.

@@ -79,13 +79,18 @@ class Requests:
     # --- tickets ----------------------------------------------------------------------------------------------------
 
     def attach(self, who: Credentials, request: messages.Attach) -> Ticket:
-        """A ticket to a model by name: to a version that is there, or to a plan that stages it."""
+        """A ticket to a model by name."""
+        return self._issue(who, self.right(who, request))
+
+    def right(self, who: Credentials, request: messages.Attach) -> Right:
+        """The right to a model by name: to a version that is there, or to a plan that stages it."""
         _check_selection(request.selection)
         plan, intent = self._unloaded(who, request.name)
         if plan is not None:
-            return self._issue(who, Right(intent, plan=plan, hold=request.hold, then=request.selection))
+            return Right(intent, plan=plan, hold=request.hold, then=request.selection)
         model, version = self._resolve(who, request.name)
-        return self._issue(who, replace(self.cast(model, version, request.selection), hold=request.hold))
+        right = self.cast(model, version, request.selection)
+        return replace(right, hold=True) if request.hold else right
 
     def cast(self, model: Model, version: Version, wanted: Selection) -> Right:
         """The right to `version` of `model` as `wanted`: to itself, to a cast that is there, or to a plan for one."""

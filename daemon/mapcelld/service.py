@@ -17,7 +17,7 @@ from dataclasses import replace
 from importlib.metadata import version as installed_version
 
 from mapcell_formats.errors import MapcellError, NotFound
-from mapcell_formats.messages import Event, Progress, Selection
+from mapcell_formats.messages import Attach, Event, Progress, Selection
 from mapcelld import quotas
 from mapcelld.access import Access
 from mapcelld.channel import Credentials, supplementary_groups
@@ -205,6 +205,10 @@ class Service:
         if gone or not self._requests.may_hear(who, right.intent):
             raise NotFound(f"no model {name!r} any more; attach again, or see `mapcell ls`", model=name)
         return right
+
+    def attach(self, request: Attach, who: Credentials) -> Right:
+        """What the peer gets of the model that it asks for without a ticket."""
+        return self._requests.right(who, request)
 
     def stage(self, right: Right, connection: Connection, offer: int | None) -> None:
         """Has the version staged for `connection`; `offer` is a descriptor of it when its files are still in it."""

@@ -4,7 +4,8 @@ Three channels carry them:
 
 * control (ZeroMQ ROUTER): REQUESTS from a client, one of REPLIES to each under the same request number, and EVENTS
   under number 0 to those who asked for them by Watch.
-* handles (SEQPACKET): one Redeem from a client, then from the daemon any number of Progress and one Grant or Refused.
+* handles (SEQPACKET): one Redeem or Attach from a client, then from the daemon any number of Progress and one Grant or
+  Refused.
 * jobs (a socket pair between the daemon and one stager): Job, then what stands under the stager's half below.
 """
 
@@ -95,7 +96,8 @@ class StagingRow(Record):
 
 
 class Attach(Record):
-    """Asks for a ticket to a model by name ("minilm", "minilm:tag", "minilm@version").
+    """Asks for a model by name ("minilm", "minilm:tag", "minilm@version"): for a ticket to it; on the handle channel,
+    which holds shorter messages, for the lease itself.
 
     `hold` keeps staging it, if it has to be staged, when the asker leaves.
     """
@@ -285,7 +287,7 @@ class Event(Record):
 
 
 class Redeem(Record):
-    """The one message of a client on this channel; an offer's descriptors come with it."""
+    """A client's one message on this channel, unless that is Attach; an offer's descriptors come with it."""
 
     OP: ClassVar[str] = "redeem"
     ticket: bytes
@@ -442,7 +444,7 @@ def _table(*classes: type[Any]) -> Mapping[str, type[Any]]:
 
 REQUESTS = _table(Attach, Offer, ListModels, Resolve, ListLeases, GetStatus, Unload, Retire, Evict, Pin, Tag, Watch)
 REPLIES = _table(Ticket, Models, Leases, Status, Refused, Event)
-REDEMPTIONS = _table(Redeem)
+REDEMPTIONS = _table(Redeem, Attach)
 HANDOUTS = _table(Progress, Grant, Refused)
 STAGER_ORDERS = _table(Job, Proceed)
 STAGER_REPORTS = _table(Identified, Sized, Progress, Staged, Looked, Hashed, Refused)

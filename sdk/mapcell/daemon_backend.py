@@ -17,7 +17,7 @@ from mapcell_formats.manifest import Manifest, TensorEntry
 from mapcell_formats.messages import Attach, Grant, Offer, Resolve, Selection
 
 from .connection import CONNECTIONS, left
-from .leasing import KEEPER, Lease, OnProgress, close_all, persist, redeem
+from .leasing import KEEPER, Lease, OnProgress, close_all, obtain, persist, redeem
 from .mapping import Array, Mode, SegmentMap, map_segment, view
 from .opening import open_sources
 from .weights import Weights, select
@@ -76,11 +76,7 @@ def attach_name(
 
     def attempt() -> Weights:
         client = found.pop() if found else CONNECTIONS.client(until)
-        try:
-            granted = redeem(client, client.ask(request, left(until)), (), until, on_progress)
-        except NotFound:
-            # Between ticket and redemption the version may be evicted or replaced; asking again settles which.
-            granted = redeem(client, client.ask(request, left(until)), (), until, on_progress)
+        granted = obtain(client, request, until, on_progress)
         weights = _weights(*granted, keys, prefix, mode, None)
         KEEPER.renew(client)
         return weights

@@ -13,14 +13,16 @@ from typing import TypeVar
 from weakref import WeakSet
 
 from mapcell_formats import messages, wire
-from mapcell_formats.errors import DaemonUnavailable, MapcellError, ProtocolError, StagingFailed
-from mapcell_formats.messages import Attach, Grant, Progress, Redeem, Refused, Ticket
+from mapcell_formats.errors import DaemonUnavailable, MapcellError, NotFound, ProtocolError, StagingFailed
+from mapcell_formats.messages import Attach, GetStatus, Grant, Progress, Redeem, Refused, Ticket
 
-from .connection import HANDLES, ControlClient
+from .connection import HANDLES, ControlClient, left
 from .zmtp import time_limit
 
 OnProgress = Callable[[Progress], None]
 T = TypeVar("T")
+# The grant, its descriptors, and the connection that is the lease.
+Granted = tuple[Grant, list[int], socket.socket]
 
 # How long a lease's renewal may hold up the attach that noticed a restarted daemon.
 _RENEW_SECONDS = 1.0
@@ -79,8 +81,7 @@ class Keeper:
         """Leases anew what was lost, as far as the daemon still has the version. Looks at most every 0.2 s."""
         for lease in self._lost():
             try:
-                ticket = client.ask(Attach(lease.name), _RENEW_SECONDS)
-                _, fds, sock = redeem(client, ticket, (), time.monotonic() + _RENEW_SECONDS, None)
+                _, fds, sock = obtain(client, Attach(lease.name), time.monotonic() + _RENEW_SECONDS, None)
             except MapcellError:
                 # It is gone there: what is mapped here stays, and nobody is told.
                 lease.close()
@@ -110,18 +111,40 @@ KEEPER = Keeper()
 os.register_at_fork(after_in_child=KEEPER.after_fork)
 
 
+def obtain(client: ControlClient, request: Attach, until: float, on_progress: OnProgress | None) -> Granted:
+    """A lease of the model that `request` names; returns and errors as `redeem`."""
+    payload = wire.encode(request)
+    if len(payload) <= messages.MAX_HANDLE_BYTES:
+        try:
+            return _claim(client.folder, payload, (), until, on_progress)
+        except StagingFailed:
+            if time.monotonic() >= until:
+                # Nothing came in time. The control channel, which never waits, tells a daemon that hangs.
+                client.ask(GetStatus(), _RENEW_SECONDS)
+            raise
+    try:
+        return redeem(client, client.ask(request, left(until)), (), until, on_progress)
+    except NotFound:
+        # Between ticket and redemption the version may be evicted or replaced; asking again settles which.
+        return redeem(client, client.ask(request, left(until)), (), until, on_progress)
+
+
 def redeem(
     client: ControlClient, ticket: Ticket, offer: Sequence[int], until: float, on_progress: OnProgress | None
-) -> tuple[Grant, list[int], socket.socket]:
+) -> Granted:
     """Redeems `ticket`, with an offer's descriptors: the grant, its descriptors and the connection, all the caller's.
 
     Raises what the daemon refused with, StagingFailed after `until`, DaemonUnavailable when the daemon goes away.
     """
+    return _claim(client.folder, wire.encode(Redeem(ticket.ticket)), offer, until, on_progress)
+
+
+def _claim(folder: str, payload: bytes, offer: Sequence[int], until: float, on_progress: OnProgress | None) -> Granted:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        _send(sock, client.folder, ticket, offer)
+        _send(sock, folder, payload, offer)
         while True:
-            message, fds = _receive(sock, client.folder, until)
+            message, fds = _receive(sock, folder, until)
             if isinstance(message, Refused):
                 raise message.error()
             if isinstance(message, Grant):
@@ -155,10 +178,10 @@ def close_all(fds: Sequence[int]) -> None:
         os.close(fd)
 
 
-def _send(sock: socket.socket, folder: str, ticket: Ticket, offer: Sequence[int]) -> None:
+def _send(sock: socket.socket, folder: str, payload: bytes, offer: Sequence[int]) -> None:
     try:
         sock.connect(os.path.join(folder, HANDLES))
-        socket.send_fds(sock, [wire.encode(Redeem(ticket.ticket))], list(offer), socket.MSG_NOSIGNAL)
+        socket.send_fds(sock, [payload], list(offer), socket.MSG_NOSIGNAL)
     except BrokenPipeError:
         # Refused before it was asked anything: what the daemon said is there to be received.
         return

@@ -14,7 +14,7 @@ import pytest
 from daemon.building import sealed_segment, version
 from mapcell_formats import messages, wire
 from mapcell_formats.errors import AccessDenied, MapcellError, NotFound, ProtocolError
-from mapcell_formats.messages import Grant, Progress, Redeem, Refused, Selection
+from mapcell_formats.messages import Attach, Grant, Progress, Redeem, Refused, Selection
 from mapcelld import channel
 from mapcelld.channel import Credentials
 from mapcelld.handles import REDEEM_SECONDS, Connection, HandleDesk, Right
@@ -50,6 +50,12 @@ class Rules:
         if not ticket:
             raise ProtocolError("this ticket is unknown")
         return Right(Intent("m"), None if self.plan else self.held, self.plan)
+
+    def attach(self, request: Attach, who: Credentials) -> Right:
+        """Any model but a nameless one is there."""
+        if not request.name:
+            raise NotFound("no model ''")
+        return Right(Intent(request.name), None if self.plan else self.held, self.plan)
 
     def stage(self, right: Right, connection: Connection, offer: int | None) -> None:
         """Has it wait."""
@@ -146,13 +152,14 @@ def run(folder: Path, held: Version, scene: Callable[[Stage], Awaitable[None]]) 
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
-def test_lease(tmp_path: Path, held: Version) -> None:
-    """A ticket becomes descriptors, each a description of its own; the connection's end is the lease's."""
+@pytest.mark.parametrize("asked", [REDEEM, wire.encode(Attach("m"))], ids=["ticket", "name"])
+def test_lease(tmp_path: Path, held: Version, asked: bytes) -> None:
+    """A ticket, or a name, becomes descriptors, each a description of its own; the connection's end is the lease's."""
 
     async def scene(stage: Stage) -> None:
         first, second = stage.client(), stage.client()
         for sock in (first, second):
-            channel.send(sock, REDEEM)
+            channel.send(sock, asked)
         (grant, fds), (_, others) = await hear(first), await hear(second)
         with channel.owned([*fds, *others]):
             assert grant == Grant("m", "v", 8, (10,))
@@ -192,6 +199,23 @@ def test_refusals_arrive(tmp_path: Path, held: Version, payload: bytes, says: st
         assert says in refused.message
         assert await hear(sock) == (None, [])
         assert len(stage.rules.gone) == 1
+
+    run(tmp_path, held, scene)
+
+
+@pytest.mark.parametrize("descriptors", [0, 200])
+def test_a_name_that_means_nothing(tmp_path: Path, held: Version, descriptors: int) -> None:
+    """An error about a name that was asked for arrives as what it is; descriptors beside it are opened by nobody."""
+
+    async def scene(stage: Stage) -> None:
+        sock = stage.client()
+        with open("/proc/self/exe", "rb") as file:
+            channel.send(sock, wire.encode(Attach("")), [file.fileno()] * descriptors)
+        refused, _ = await hear(sock)
+        assert isinstance(refused, Refused)
+        assert (refused.code, refused.message) == ("not-found", "no model ''")
+        assert await hear(sock) == (None, [])
+        assert stage.rules.leases == []
 
     run(tmp_path, held, scene)
 
