@@ -58,7 +58,9 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
             path = write_safetensors(
                 folder / f"{name}.safetensors", {f"t{n}": np.full(size, n, np.float32) for n in range(tensors)}
             )
-            attach_path(str(path), dtype=None, keys=None, prefix="", mode="r", timeout=60, name=name).close()
+            attach_path(
+                str(path), dtype=None, keys=None, prefix="", mode="r", timeout=60, name=name, residence="sealed"
+            ).close()
         eventually(lambda: daemon_status().leases == 0)
         yield running
 
