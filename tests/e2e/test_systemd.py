@@ -11,6 +11,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -248,6 +249,31 @@ def test_killed_at_any_moment(service: InstalledService, folder: Path) -> None:
     service.client("drop", "churn")
     service.settled(1)
     eventually(lambda: service.client("segments") == 0)
+
+
+def test_following_and_digests_survive(service: InstalledService, folder: Path) -> None:
+    """In the sandbox, too, a mapped file is hashed and a new one followed; the digest is kept across a restart."""
+    path = checkpoint(folder, "follow", 3, 1 << 20)
+    wanted = 'residence = "mapped"\nfollow = true\npreload = true'
+    service.configure(f'roots = ["{INSIDE}"]\n[[model]]\nname = "f"\nsource = "{path}"\n{wanted}\n')
+
+    def row() -> dict[str, Any]:
+        rows = json.loads(service.command("ls", "--json"))
+        return next((r for r in rows if r["name"] == "f" and r["version"]), {"verified": False, "source_state": ""})
+
+    service.systemctl("reload", SERVICE)
+    eventually(lambda: row()["verified"] and row()["source_state"] == "same", 60)
+    before = row()
+    assert before["version"].startswith("file-")
+    service.settled(3)
+    service.systemctl("restart", SERVICE)
+    assert {k: row()[k] for k in ("version", "digest", "verified")} == {
+        k: before[k] for k in ("version", "digest", "verified")
+    }
+    eventually(lambda: row()["source_state"] == "same", 60)
+    checkpoint(folder, "new", 4, 1 << 20)
+    os.rename(folder / "new.safetensors", folder / "follow.safetensors")
+    eventually(lambda: row()["version"] not in ("", before["version"]) and row()["source_state"] == "same", 60)
 
 
 def test_restart_under_load(service: InstalledService, folder: Path) -> None:
