@@ -19,7 +19,7 @@ QUIET_SECONDS = 0.25
 POLL_SECONDS = 60.0
 # A writer that closes is told of, unless it came by another name of the file.
 WRITING_SECONDS = 5.0
-# Models whose sources are looked after; further ones are "unwatched".
+# Models whose sources are looked after; nothing is said of further ones.
 MAX_SOURCES = 1024
 # Watches of all sources together. The kernel's own limit for a user is usually higher.
 MAX_WATCHES = 16_384

@@ -131,11 +131,13 @@ class Requests:
         return messages.Models(tuple(self._rows(who)))
 
     def resolve(self, who: Credentials, request: messages.Resolve) -> messages.Models:
-        """The one row that a name means now; one without a version while there is none."""
+        """The row that a name means now, and its casts; one without a version while there is none."""
         for row in self._absent(who):
             if row.name == request.name and row.name not in self._registry.models:
                 return messages.Models((row,))
-        return messages.Models((_row(*self._resolve(who, request.name)),))
+        model, version = self._resolve(who, request.name)
+        casts = [self._registry.versions[d] for d, base in model.bases.items() if base == version.id]
+        return messages.Models(tuple(_row(model, v) for v in (version, *casts)))
 
     def list_leases(self, who: Credentials, _: object) -> messages.Leases:
         """The asker's leases; an operator sees all."""

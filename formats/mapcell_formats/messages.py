@@ -132,7 +132,7 @@ class ListModels(Record):
 
 
 class Resolve(Record):
-    """Asks for the one row that `name` means now, without a ticket."""
+    """Asks for the row that `name` means now, without a ticket; after it come the casts of that version."""
 
     OP: ClassVar[str] = "resolve"
     name: str

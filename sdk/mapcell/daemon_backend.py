@@ -46,8 +46,9 @@ class DaemonBacking:
             KEEPER.renew(client)
         except (NotFound, DaemonUnavailable):
             return None
-        # While it is loaded anew the name means no version at all.
-        return rows[0].version if rows[0].version not in ("", self._version) else None
+        # While it is loaded anew the name means no version at all; what was cast from what it means is as new as that.
+        current = self._version in {row.version for row in rows}
+        return None if current or not rows[0].version else rows[0].version
 
     def close(self) -> None:
         """Lets go of the maps: each goes with its last view, and the lease with the last map."""

@@ -14,7 +14,7 @@ from mapcell.connection import daemon_status
 from mapcell_formats.errors import MapcellError
 from mapcell_formats.messages import Unload
 from support.daemon import DaemonProcess
-from support.models import load, number_of, rows, tell, write_model
+from support.models import load, looked_at, number_of, rows, tell, write_model
 from support.proc import children, eventually, shared_memory, stagers
 
 
@@ -40,6 +40,7 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess
         patch.setenv("MAPCELL_RUNTIME", str(running.runtime))
         load(write_model(tmp_path_factory.mktemp("standing") / "m.safetensors", 1), "m")
         gc.collect()
+        looked_at()
         # Else what ends here ends in the middle of the first test, and looks like its doing.
         eventually(lambda: daemon_status().leases == 0)
         mapcell.disconnect()

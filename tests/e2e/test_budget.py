@@ -18,7 +18,7 @@ from mapcell_formats.errors import BudgetExceeded, StagingFailed
 from mapcell_formats.messages import Pin, Unload
 from support.cgroup import memory_group, needs_memory_cgroup
 from support.daemon import DaemonProcess
-from support.models import MIB, load, number_of, rows, tell, write_model
+from support.models import MIB, load, looked_at, number_of, rows, tell, write_model
 from support.proc import children, eventually, locked, memory_files, shared_memory
 from support.raw import raw_attach
 from support.staging import staging_stopped
@@ -75,6 +75,7 @@ def test_pinned_and_leased_stay(daemon: DaemonProcess, tmp_path: Path) -> None:
     put(tmp_path, "d", 3)
     assert names() == {"a", "b", "d"}
     also = mapcell.attach("d")
+    looked_at()
     before = daemon_status()
     with pytest.raises(BudgetExceeded) as caught:
         load(write_model(tmp_path / "e.safetensors", 4), "e")

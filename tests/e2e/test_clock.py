@@ -16,7 +16,7 @@ from mapcell_formats.errors import StagingFailed
 from mapcell_formats.messages import TICKET_SECONDS, Attach, Grant, ListLeases
 from support.clock import Clock
 from support.daemon import DaemonProcess
-from support.models import load, number_of, tell, write_big, write_model
+from support.models import load, looked_at, number_of, tell, write_big, write_model
 from support.proc import eventually, shared_memory, stagers
 from support.raw import connect, hear, raw_attach, redeem, ticket_for
 from support.staging import staging_stopped
@@ -63,6 +63,7 @@ def test_wall_clock_jumps(years: int, clock: Clock, daemon: DaemonProcess, tmp_p
 
 def test_late_ticket(clock: Clock, daemon: DaemonProcess) -> None:
     """A ticket is good until its time is over and refused after; a new one serves as ever."""
+    looked_at()
     before = daemon_status()
     first, second = (ticket_for(daemon.runtime, Attach("m")) for _ in range(2))
     clock.set(monotonic=TICKET_SECONDS - 20)

@@ -18,7 +18,7 @@ from mapcell_formats import messages
 from mapcell_formats.errors import DaemonUnavailable, StagingFailed
 from mapcell_formats.messages import GetStatus
 from support.daemon import DaemonProcess
-from support.models import load, number_of, write_big, write_model
+from support.models import load, looked_at, number_of, write_big, write_model
 from support.proc import eventually
 from support.raw import ask
 from support.staging import staging_stopped
@@ -63,6 +63,7 @@ def test_descriptors_run_out(channel: str, tmp_path: Path, monkeypatch: pytest.M
     with DaemonProcess(descriptors=400) as daemon:
         monkeypatch.setenv("MAPCELL_RUNTIME", str(daemon.runtime))
         held = load(write_model(tmp_path / "m.safetensors", 1), "m")
+        looked_at()
         before = daemon_status()
         with ExitStack() as stack:
             until = time.monotonic() + 60

@@ -16,7 +16,7 @@ from pathlib import Path
 import mapcell
 from mapcell.connection import daemon_status
 from support.daemon import DaemonProcess
-from support.models import load, number_of, write_model
+from support.models import load, looked_at, number_of, write_model
 from support.proc import eventually
 
 LEASES = int(os.environ.get("MAPCELL_TEST_LEASES", "1000"))
@@ -74,6 +74,7 @@ def test_many_leases_at_once(daemon: DaemonProcess, tmp_path: Path) -> None:
         assert warming.stdout.readline() == "50\n"
         warming.communicate()
     eventually(lambda: daemon_status().leases == 0)
+    looked_at()
     before, memory = daemon_status(), resident(daemon.pid)
     began = time.monotonic()
     share = LEASES // CLIENTS

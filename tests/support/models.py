@@ -13,6 +13,7 @@ from mapcell.daemon_backend import attach_path
 from mapcell.weights import Weights
 from mapcell_formats.messages import ListModels, ModelRow
 from support.checkpoints import write_safetensors
+from support.proc import eventually
 
 MIB = 1 << 20
 
@@ -48,6 +49,11 @@ def load(path: Path, name: str = "", residence: str = "sealed", timeout: float =
 def tell(message: object) -> Any:
     """The reply to a control message that is put once."""
     return CONNECTIONS.client().ask(message, 10, repeat=False)
+
+
+def looked_at() -> None:
+    """Waits until the daemon looked at the source of every named model, which takes descriptors for a moment."""
+    eventually(lambda: all(row.source_state or row.name.startswith("/") for row in rows()))
 
 
 def rows(name: str = "") -> list[ModelRow]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from mapcell_formats.errors import MapcellError
 from support.models import load, number_of
-from support.proc import stagers
+from support.proc import memory_files, stagers
 
 
 @contextlib.contextmanager
@@ -27,7 +27,8 @@ def staging_stopped(daemon: int, path: Path, name: str = "") -> Iterator[tuple[i
 
     def on_progress(_: object) -> None:
         if not stopped:
-            stopped.extend(stagers(daemon))
+            # Others may be looking at a source or hashing just then: they hold no segment.
+            stopped.extend(pid for pid in stagers(daemon) if memory_files([pid]))
             for pid in stopped:
                 os.kill(pid, signal.SIGSTOP)
             ready.set()
