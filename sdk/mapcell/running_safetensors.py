@@ -64,7 +64,12 @@ class SharedFile:
 
     def offset_keys(self) -> list[str]:
         """The tensors' names in the order in which their bytes lie."""
-        return [e.name for e in sorted(self._open().entries(), key=lambda e: (e.segment, e.offset))]
+        at, placed = (0, 0), []
+        for entry in self._open().entries():
+            # One without bytes lies behind the one before it, wherever its offset says.
+            at = (entry.segment, entry.offset) if entry.nbytes else at
+            placed.append((at, entry.name))
+        return [name for _, name in sorted(placed, key=lambda pair: pair[0])]
 
     def metadata(self) -> dict[str, str] | None:
         """The file's own strings, None when it has none."""
