@@ -97,14 +97,15 @@ def queue(path: str) -> dict[str, Any]:
     tensor = next(iter(mapcell.torch.load_file(path, daemon="require").values()))
     before = float(tensor.sum())
     there.put(tensor)
-    after = float(back.get().sum())
+    after = back.get()
     back_again = float(tensor.sum())
     process.join()
     return {"before": before, "after": after, "mine": back_again}
 
 
 def _double(there: Any, back: Any) -> None:
-    back.put(there.get().clone() * 2)
+    # A tensor would be gone with this process, which does not wait for it to be fetched.
+    back.put(float(there.get().sum()) * 2)
 
 
 _PROGRAMS = {program.__name__: program for program in (workers, loaders, queue)}
