@@ -57,6 +57,10 @@ class DeviceTensor:
         """Its first byte on the device; 0 when it has none."""
         return self._memory.address + self._placed.offset if self._placed.nbytes else 0
 
+    def raw(self) -> DeviceTensor:
+        """Its bytes, as a tensor of U8 over the same memory: for who does not know the dtype."""
+        return DeviceTensor(self.name, "U8", (self.nbytes,), self._placed, self._transfer)
+
     def ready(self) -> bool:
         """Whether it has arrived."""
         return self._transfer.arrived > self._placed.last

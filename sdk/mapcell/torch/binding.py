@@ -86,7 +86,8 @@ def bind_module(
         prefix: only tensors whose names start with it take part; it is cut off.
         rename: from a tensor's name (without prefix) to the module's: a function, a dict, or a list of (regular
             expression, replacement) that are applied in order. None leaves a tensor out.
-        device: where the module is wanted; any other than the CPU gets copies.
+        device: where the module is wanted; any other than the CPU gets copies. To a CUDA device they go straight from
+            the shared pages when mapcell[cuda] is installed.
 
     Returns:
         The names in the module without a tensor, and of tensors without a place; both are empty if `strict`.
@@ -97,9 +98,9 @@ def bind_module(
         What ``attach`` raises, for a path or a name.
     """
     if isinstance(weights, (str, os.PathLike)):
-        with attach(weights, mode="c") as attached:
+        with attach(weights, mode="r" if assign and _is_cuda(device) else "c") as attached:
             return bind_module(module, attached, strict, assign, prefix, rename, device)
-    plan = _plan(module, list(_given(weights)), strict, assign, renamer(rename, prefix))
+    plan = _plan(module, list(_given(weights, assign and _is_cuda(device))), strict, assign, renamer(rename, prefix))
     if plan.faults or (strict and (plan.missing or plan.unexpected)):
         raise BindError(_explained(plan, strict))
     buffers, lost = rebuilt(module)
@@ -108,13 +109,14 @@ def bind_module(
             f"{_listed(lost)}: no checkpoint holds these buffers, and what the constructor computed was lost on the "
             "meta device; build the module under mapcell.torch.no_init_parameters() instead"
         )
-    _bind(plan, _cast(weights, plan), buffers, assign, device)
+    placed = _uploaded(weights, plan, torch.device(device)) if assign and device is not None else {}
+    _bind(plan, placed, _cast(weights, plan), buffers, assign, device)
     if device is not None:
         _move(module, torch.device(device))
     return plan.missing, plan.unexpected
 
 
-def _given(weights: Weights | Mapping[str, Any]) -> Iterator[Given]:
+def _given(weights: Weights | Mapping[str, Any], copied: bool) -> Iterator[Given]:
     if not hasattr(weights, "entries"):
         for name, value in weights.items():
             tensor = value if isinstance(value, torch.Tensor) else tensor_of(value, dtypes.code_of(value.dtype))
@@ -123,12 +125,12 @@ def _given(weights: Weights | Mapping[str, Any]) -> Iterator[Given]:
     # No isinstance: a mapping of any kind may lend its entries.
     lender: Any = weights
     for entry in lender.entries():
-        yield Given(entry.name, entry.shape, DTYPES[entry.dtype], lambda entry=entry: _writable(lender, entry))  # type: ignore[misc]
+        yield Given(entry.name, entry.shape, DTYPES[entry.dtype], lambda entry=entry: _tensor(lender, entry, copied))  # type: ignore[misc]
 
 
-def _writable(weights: Weights, entry: Any) -> torch.Tensor:
+def _tensor(weights: Weights, entry: Any, copied: bool) -> torch.Tensor:
     array = weights.at(entry)
-    if not array.flags.writeable:
+    if not array.flags.writeable and not copied:
         raise BindError(
             'these weights are read-only, and torch would end the process that writes to one; attach with mode="c", or '
             "bind what mapcell.torch.load_file(..., readonly=True) gives"
@@ -208,15 +210,31 @@ def _cast(weights: Any, plan: Plan) -> dict[str, torch.Tensor]:
     return cast
 
 
+def _is_cuda(device: Any) -> bool:
+    return device is not None and torch.device(device).type == "cuda"
+
+
+def _uploaded(weights: Any, plan: Plan, device: torch.device) -> dict[str, torch.Tensor]:
+    """What can go to a CUDA device as it is, there, by the weights' names."""
+    if not _is_cuda(device) or not hasattr(weights, "entries"):
+        return {}
+    from .devices import uploaded
+
+    matching = [t.given for t in plan.targets if t.given is not None and t.given.dtype == t.value.dtype]
+    return uploaded(weights, [given.name for given in matching], device)
+
+
 def _bind(
     plan: Plan,
+    placed: Mapping[str, torch.Tensor],
     cast: dict[str, torch.Tensor],
     buffers: list[tuple[torch.nn.Module, Buffers]],
     assign: bool,
     device: Any,
 ) -> None:
     # All tensors before the first change: making one may fail.
-    made = [(t, _made(t, cast, device if assign else None)) for t in plan.targets if t.given is not None]
+    given = [(t, t.given.name) for t in plan.targets if t.given is not None]
+    made = [(t, placed[n] if n in placed else _made(t, cast, device if assign else None)) for t, n in given]
     with torch.no_grad():
         for target, tensor in made:
             if assign:
