@@ -64,6 +64,15 @@ def _odd(folder: Path) -> Arrays:
     return of_safetensors(folder / "x.safetensors")
 
 
+def _odd_shards(folder: Path) -> Arrays:
+    """Two of them, of which the second is sound but odd."""
+    write_safetensors(folder / "1.safetensors", {"b": PLAIN["b"]})
+    wanted = {"b": PLAIN["b"], **_odd(folder)}
+    index = {"weight_map": {"b": "1.safetensors", "a": "x.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return wanted
+
+
 def _copied(source: Path, *, index: str) -> Callable[[Path], Arrays]:
     def write(folder: Path) -> Arrays:
         shutil.copytree(source, folder, dirs_exist_ok=True)
@@ -173,6 +182,7 @@ FILES: Mapping[str, RealFile] = {
     "safetensors, unaligned": RealFile(_odd, False),
     "transformers, sharded": RealFile(_HF, True),
     "MindSpore, sharded": RealFile(_UNIFIED, True),
+    "shards, one unaligned": RealFile(_odd_shards, False),
     "MindSpore safetensors": RealFile(_mindspore("lenet5.safetensors"), True),
     "MindSpore .ckpt": RealFile(_mindspore("mixed.ckpt"), False),
     "MindSpore .ckpt, every dtype": RealFile(_mindspore("dtypes.ckpt"), False),
@@ -185,6 +195,7 @@ FILES: Mapping[str, RealFile] = {
     "torch": RealFile(_torch("dtypes.pt"), True),
     "torch, views": RealFile(_torch("views.pt"), False),
     "torch in shards": RealFile(_torch_shards("state.pt", "tensor.pt"), True),
+    "torch in shards, views": RealFile(_torch_shards("views.pt", "tensor.pt"), False),
     "GGUF": RealFile(_gguf({"plain": PLAIN["a"], **MANY}), True),
     "GGUF, unaligned": RealFile(_gguf({"bytes": np.arange(3, dtype=np.int8), "plain": VALUES}, alignment=1), False),
     "GGUF, quantised": RealFile(_gguf({"plain": VALUES}, quantised=True), True),
