@@ -88,9 +88,14 @@ class Cursor:
 
     def text_and_u32(self, limit: int, what: str) -> tuple[str, int]:
         """A string of at most `limit` bytes, which has to be UTF-8, and the u32 that follows it."""
-        nbytes = int.from_bytes(self.take(self._count.size, what), "little")
+        width, start = self._count.size, self._pos
+        if start + width > len(self._window):
+            self._refill(width, what)
+            start = 0
+        (nbytes,) = self._count.unpack_from(self._window, start)
         if nbytes > limit:
-            self.fail(f"{what} of {nbytes} bytes", self.offset - self._count.size, f"at most {limit}")
+            self.fail(f"{what} of {nbytes} bytes", self.offset, f"at most {limit}")
+        self._pos = start + width
         raw = self.take(nbytes + 4, what)
         try:
             return raw[:-4].decode(), int.from_bytes(raw[-4:], "little")

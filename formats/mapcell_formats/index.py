@@ -117,7 +117,8 @@ class _Walk(JsonText):
             )
         files = sorted(self._files)
         number = {name: i for i, name in enumerate(files)}
-        return Index(self.path, tuple(files), {name: number[file] for name, file in self._file_of.items()})
+        places = map(number.__getitem__, self._file_of.values())
+        return Index(self.path, tuple(files), dict(zip(self._file_of, places, strict=True)))
 
     def _outer(self) -> int:
         pos = self.expect("{", 0, "a JSON object")
