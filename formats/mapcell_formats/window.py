@@ -18,6 +18,9 @@ class Window:
 
     def take(self, offset: int, nbytes: int) -> bytes:
         """`nbytes` at `offset`. The caller has checked both against a limit and the source's size."""
+        # Not kept: it may be a pickle of megabytes.
+        if nbytes > READ_AHEAD:
+            return bytes(read(self._source, offset, nbytes))
         begin = offset - self._base
         if begin < 0 or begin + nbytes > len(self._held):
             ahead = min(READ_AHEAD, self._source.size - offset)
