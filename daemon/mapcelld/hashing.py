@@ -39,6 +39,7 @@ class Hashing:
         self._idle = idle
         self._push = push
         self._seen: set[str] = set()
+        self._ripe: set[str] = set()
         self._attempts: Counter[str] = Counter()
         self._doubted: set[str] = set()
         self._current: Version | None = None
@@ -55,11 +56,8 @@ class Hashing:
             del self._attempts[gone]
         waiting = [v for v in versions.values() if self._wanted(v)]
         # What is gone a second after it came was not worth it.
-        version = next((v for v in waiting if v.id in self._seen), None)
-        self._seen = {v.id for v in waiting}
-        if version is not None and self._current is None and self._idle():
-            self._current = version
-            self._task = asyncio.get_running_loop().create_task(self._run(version))
+        self._ripe, self._seen = self._seen, {v.id for v in waiting}
+        self._begin()
 
     def doubt(self, version: Version) -> None:
         """The files of `version` were changed: what was said of its bytes has to be shown again, if it can be."""
@@ -72,9 +70,19 @@ class Hashing:
 
     async def close(self) -> None:
         """Gives up what is being hashed."""
+        self._ripe.clear()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    def _begin(self) -> None:
+        versions = self._holdings.registry.versions.values()
+        version = next((v for v in versions if v.id in self._ripe and self._wanted(v)), None)
+        if version is not None and self._current is None and self._idle():
+            # Once between two sweeps: what failed may succeed a little later.
+            self._ripe.discard(version.id)
+            self._current = version
+            self._task = asyncio.get_running_loop().create_task(self._run(version))
 
     def _wanted(self, version: Version) -> bool:
         due = not version.verified or version.id in self._doubted
@@ -95,6 +103,7 @@ class Hashing:
             log.exception("hashing failed: version=%s", version.id)
         finally:
             self._current = self._task = None
+            self._begin()
 
     async def _hashed(self, version: Version) -> tuple[Hashed, list[int]]:
         job = Job("hash", (version.id,), (), Selection(), "mapped", version.id, Manner(), version.identities)

@@ -57,10 +57,10 @@ class House:
         assert isinstance(await script.hear(), Job)
         return script
 
-    async def settled(self) -> None:
-        """Waits until nothing is being hashed."""
+    async def settled(self, happened: Callable[[], bool] | None = None) -> None:
+        """Waits until nothing is being hashed, or until that has happened."""
         async with asyncio.timeout(10):
-            while self.hashing._current is not None:
+            while not (self.hashing._current is None if happened is None else happened()):
                 await asyncio.sleep(0.001)
 
 
@@ -113,7 +113,7 @@ def test_one_at_a_time_and_last() -> None:
 
     async def scene(house: House) -> None:
         house.mapped("blake3:s", residence="sealed", verified=True)
-        house.mapped("file-1")
+        first = house.mapped("file-1")
         house.hashing.sweep()
         house.idle = False
         house.hashing.sweep()
@@ -125,8 +125,9 @@ def test_one_at_a_time_and_last() -> None:
             house.hashing.sweep()
         assert len(house.stagers.scripts) == 1
         say(house.stagers.scripts[0], DIGEST)
-        await house.settled()
-        second = await house.begun(1)
+        await house.settled(lambda: first.verified)
+        second = await house.stagers.script(1)
+        await second.hear()
         assert second.job is not None
         assert second.job.base == "file-2"
 
@@ -167,7 +168,7 @@ def test_failures_end(answer: Any) -> None:
                     script.say(answer, fds)
             else:
                 script.close()
-            await house.settled()
+            await house.settled(lambda number=number: house.hashing._attempts[held.id] == number + 1)
         for _ in range(3):
             house.hashing.sweep()
         assert house.hashing._current is None
