@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, overload
 
 from mapcell_formats.digest import PREFIX
@@ -131,6 +131,10 @@ class Weights(Mapping[str, "Array"]):
         except NotFound:
             return default
 
+    def items(self) -> ItemsView[str, Array]:
+        """(name, array) of every tensor in the checkpoint's order; no name is looked up for it."""
+        return _Items(self)
+
     def __iter__(self) -> Iterator[str]:
         every = self._manifest.names()
         return every if self._selected is None else (n for n in every if n in self._selected)
@@ -197,3 +201,15 @@ class Weights(Mapping[str, "Array"]):
 
     def _closed(self) -> MapcellError:
         return MapcellError(f"these weights of {self.name!r} were closed; attach again")
+
+
+class _Items(ItemsView[str, "Array"]):
+    """What `Weights.items` gives."""
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__(weights)
+        self._weights = weights
+
+    def __iter__(self) -> Iterator[tuple[str, Array]]:
+        at = self._weights.at
+        return ((entry.name, at(entry)) for entry in self._weights.entries())

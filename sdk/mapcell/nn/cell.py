@@ -67,7 +67,6 @@ class Cell(CellFlags, CellState, CellHooks):
             cell_type=None,
         )
         self._init_hooks()
-        self._init_state_hooks()
         if flags:
             self.add_flags(**flags)
 

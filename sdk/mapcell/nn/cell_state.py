@@ -39,30 +39,29 @@ class _StateDict(OrderedDict[str, Any]):
 class CellState(CellTree):
     """A Cell's state and the hooks around it."""
 
-    _state_dict_pre_hooks: OrderedDict[int, Hook]
-    _state_dict_hooks: OrderedDict[int, Hook]
-    _load_state_dict_pre_hooks: OrderedDict[int, Hook]
-    _load_state_dict_post_hooks: OrderedDict[int, Hook]
+    def _hooks_to_add_to(self, moment: str) -> OrderedDict[int, Hook]:
+        # Made when the first one comes: few Cells have any, and a network may have thousands of Cells.
+        hooks: OrderedDict[int, Hook] = self.__dict__.setdefault(f"_{moment}_hooks", OrderedDict())
+        return hooks
 
-    def _init_state_hooks(self) -> None:
-        for moment in ("state_dict_pre", "state_dict", "load_state_dict_pre", "load_state_dict_post"):
-            self.__dict__[f"_{moment}_hooks"] = OrderedDict()
+    def _hooks_at(self, moment: str) -> tuple[Hook, ...]:
+        return tuple(self.__dict__.get(f"_{moment}_hooks", {}).values())
 
     def register_state_dict_pre_hook(self, hook: Hook) -> HookHandle:
         """``hook(cell, prefix, keep_vars)`` runs before this Cell's part of a state dict is made."""
-        return _add(self._state_dict_pre_hooks, _checked(hook))
+        return _add(self._hooks_to_add_to("state_dict_pre"), _checked(hook))
 
     def register_state_dict_post_hook(self, hook: Hook) -> HookHandle:
         """``hook(cell, state_dict, prefix, local_metadata) -> None`` runs after it and may change the dict in place."""
-        return _add(self._state_dict_hooks, _checked(hook))
+        return _add(self._hooks_to_add_to("state_dict"), _checked(hook))
 
     def register_load_state_dict_pre_hook(self, hook: Hook) -> HookHandle:
         """``hook(cell, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)``."""
-        return _add(self._load_state_dict_pre_hooks, _checked(hook))
+        return _add(self._hooks_to_add_to("load_state_dict_pre"), _checked(hook))
 
     def register_load_state_dict_post_hook(self, hook: Hook) -> HookHandle:
         """``hook(cell, incompatible_keys) -> None``, which may change the two lists in place."""
-        return _add(self._load_state_dict_post_hooks, _checked(hook))
+        return _add(self._hooks_to_add_to("load_state_dict_post"), _checked(hook))
 
     def get_extra_state(self) -> Any:
         """Override it to put more into the state dict. RuntimeError unless overridden."""
@@ -95,7 +94,7 @@ class CellState(CellTree):
         metadata: dict[str, Any] = {}
         if hasattr(out, "_metadata"):
             out._metadata[prefix[:-1]] = metadata
-        for hook in tuple(self._state_dict_pre_hooks.values()):
+        for hook in self._hooks_at("state_dict_pre"):
             hook(self, prefix, keep_vars)
         out.update((prefix + name, tensor) for name, tensor in self._own_state() if tensor is not None)
         if _overrides(self, "get_extra_state"):
@@ -103,7 +102,7 @@ class CellState(CellTree):
         for name, child in self._cells.items():
             if child is not None:
                 child._add_state(out, f"{prefix}{name}.", keep_vars)
-        for hook in tuple(self._state_dict_hooks.values()):
+        for hook in self._hooks_at("state_dict"):
             if hook(self, out, prefix, metadata) is not None:
                 raise RuntimeError("a state_dict post hook has to return None and change the dict in place")
 
@@ -128,7 +127,7 @@ class CellState(CellTree):
         errors: list[str] = []
         remaining = OrderedDict(state_dict)
         self._load_state(remaining, "", getattr(state_dict, "_metadata", {}), strict, keys, errors)
-        for hook in tuple(self._load_state_dict_post_hooks.values()):
+        for hook in self._hooks_at("load_state_dict_post"):
             if hook(self, keys) is not None:
                 raise RuntimeError("a load_state_dict post hook has to return None and change the lists in place")
         _raise_errors(type(self).__name__, keys if strict else _IncompatibleKeys([], []), errors)
@@ -138,7 +137,7 @@ class CellState(CellTree):
         self, state: Any, prefix: str, metadata: Any, strict: bool, keys: _IncompatibleKeys, errors: list[str]
     ) -> None:
         local = metadata.get(prefix[:-1], {})
-        for hook in tuple(self._load_state_dict_pre_hooks.values()):
+        for hook in self._hooks_at("load_state_dict_pre"):
             hook(self, state, prefix, local, strict, keys.missing_keys, keys.unexpected_keys, errors)
         own = OrderedDict(self._own_state())
         for name, target in own.items():
@@ -150,7 +149,7 @@ class CellState(CellTree):
                 below = OrderedDict((k, v) for k, v in state.items() if k.startswith(f"{prefix}{name}."))
                 child._load_state(below, f"{prefix}{name}.", metadata, strict, keys, errors)
         if prefix:
-            for hook in tuple(self._load_state_dict_post_hooks.values()):
+            for hook in self._hooks_at("load_state_dict_post"):
                 hook(self, keys)
 
     def _load_extra(self, state: Any, prefix: str, keys: _IncompatibleKeys) -> None:

@@ -80,11 +80,22 @@ class CellTree:
         _check_slot_name(child_name, "child_name")
         if not child_name or "." in child_name:
             raise KeyError(f"insert_child_to_cell: a child cannot be called {child_name!r}")
-        if hasattr(self, child_name) and child_name not in self._cells:
+        if child_name not in self._cells and self._is_attribute(child_name):
             raise KeyError(f"insert_child_to_cell: {type(self).__name__} already has an attribute {child_name!r}")
         if child_cell is not None and not isinstance(child_cell, CellTree):
             raise TypeError(f"insert_child_to_cell: {child_name!r} has to be a Cell, not {type(child_cell).__name__}")
         self._cells[child_name] = child_cell
+
+    def _is_attribute(self, name: str) -> bool:
+        # Not hasattr(self, name), which for a name that is free raises an error and catches it.
+        held = self.__dict__
+        return (
+            name in held
+            or name in self._params
+            or name in self._buffers
+            or name in self._cells
+            or hasattr(type(self), name)
+        )
 
     # --- Parameters
 
@@ -135,7 +146,7 @@ class CellTree:
             raise KeyError(f"insert_param_to_cell: 'param_name' has a dot in it: {param_name!r}")
         if "_params" not in self.__dict__:
             raise AttributeError("a Parameter was assigned too early: please call Cell.__init__() firstly")
-        if param_name not in self._params and hasattr(self, param_name):
+        if param_name not in self._params and self._is_attribute(param_name):
             raise KeyError(f"insert_param_to_cell: {type(self).__name__} already has an attribute {param_name!r}")
         if param is not None and not isinstance(param, Parameter):
             raise TypeError(f"insert_param_to_cell: {param_name!r} has to be a Parameter, not {type(param).__name__}")
@@ -171,10 +182,16 @@ class CellTree:
             raise TypeError(f"update_parameters_name: 'prefix' has to be a str, not {type(prefix).__name__}")
         if not _PREFIX.fullmatch(prefix):
             raise ValueError(f"update_parameters_name: no name can start with {prefix!r}")
-        for path, parameter in CellTree.parameters_and_names(self, expand=recurse):
-            parameter.name = prefix + path
-        for path, cell in CellTree.cells_and_names(self) if recurse else ():
-            cell._name_prefix = f"{prefix}{path}." if path else prefix
+        named: set[int] = set()
+        for path, cell in CellTree.cells_and_names(self) if recurse else [("", self)]:
+            below = f"{prefix}{path}." if path else prefix
+            for name, parameter in cell._params.items():
+                if parameter is not None and id(parameter) not in named:
+                    named.add(id(parameter))
+                    parameter.name = below + name
+            if recurse:
+                # Straight into the dict: a network of many Cells is renamed at each of its levels.
+                cell.__dict__["_name_prefix"] = below
 
     def check_names(self) -> None:
         """ValueError when two Parameters have one name."""
