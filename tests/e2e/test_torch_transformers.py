@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +13,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import mapcell.torch
 from mapcell.connection import daemon_status
 from support.architectures import MODELS, made, outputs
 from support.daemon import DaemonProcess
 from support.proc import eventually
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "torch.md"
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +211,14 @@ def test_run(tmp_path: Path, serving: DaemonProcess) -> None:
     with torch.no_grad():
         logits = model(torch.arange(20).reshape(2, 10), use_cache=False).logits
     assert torch.equal(torch.load(tmp_path / "logits"), logits)
+
+
+def test_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python of docs/torch.md runs as it stands there."""
+    monkeypatch.chdir(tmp_path)
+    save(made("decoder, tied").bfloat16(), tmp_path / "llama", "file")
+    sizes = {"0.weight": (128, 64), "0.bias": (128,), "2.weight": (10, 128), "2.bias": (10,)}
+    save_file({name: torch.ones(size) for name, size in sizes.items()}, "model.safetensors")
+    blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    assert len(blocks) == 4
+    exec(compile("\n".join(blocks), "docs/torch.md", "exec"), {"__name__": "example"})
