@@ -172,16 +172,21 @@ class Sources:
             source.looking, source.blind, source.due = False, why, now + POLL_SECONDS
 
     def staged(self, name: str, now: float) -> None:
-        """A version was staged. What was seen may be older than what was read: it is looked at once more."""
+        """A version was staged. What was seen may be older than what was read: it is looked at once more.
+
+        Changes that the kernel told of meanwhile have to be quiet first, as ever.
+        """
         source = self._sources.get(name)
         if source is not None:
-            source.staging, source.tried, source.fault, source.due = False, None, "", now
+            source.staging, source.tried, source.fault = False, None, ""
+            source.due = now if source.due is None else source.due
 
     def failed(self, name: str, fault: str, now: float) -> None:
         """Nothing could be staged from what was seen: not tried again until it is something else."""
         source = self._sources.get(name)
         if source is not None and source.seen is not None:
-            source.staging, source.tried, source.fault, source.due = False, source.seen.identities, fault, now
+            source.staging, source.tried, source.fault = False, source.seen.identities, fault
+            source.due = now if source.due is None else source.due
 
     def state(self, name: str) -> tuple[str, str]:
         """(state, why) of a model's source as ModelRow has them; empty while nothing is known."""

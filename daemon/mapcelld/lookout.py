@@ -226,10 +226,10 @@ class Lookout:
 
     def _wanted(self) -> dict[str, Wanted]:
         models, found = self._holdings.registry.models, {}
-        for model in models.values():
+        # What nobody named is told apart whenever its path is attached.
+        for model in [m for m in models.values() if not m.anonymous and m.versions]:
             configured = self._config.model(model.name)
-            # What nobody named is told apart whenever its path is attached.
-            if not model.anonymous and model.versions and (model.owner is None or configured is None):
+            if model.owner is None or configured is None:
                 found[model.name] = self._wanted_of(model, configured)
         for configured in self._config.models:
             if configured.follow and configured.preload and configured.name not in models:

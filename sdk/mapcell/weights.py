@@ -64,7 +64,8 @@ class Weights(Mapping[str, "Array"]):
 
     `w[name]` is a NumPy array without a copy: read-only, or copy-on-write when attached with mode="c". Raises
     NotFound (a LookupError) with near names for an unknown one. `close()` ends this object's own hold; arrays that
-    were handed out keep their memory, and with it the lease, until the last one is gone.
+    were handed out keep their memory, and with it the lease, until the last one is gone. `verified` says whether every
+    byte had been hashed when this was attached: files that are mapped as they lie are hashed a moment after they came.
     """
 
     def __init__(

@@ -128,6 +128,20 @@ def test_one_staging_at_a_time() -> None:
     assert case.look(there(NEWER))
 
 
+def test_quiet_after_staging_too() -> None:
+    """What changed just before a staging ends is not looked at before it has been quiet."""
+    case = Case()
+    case.change()
+    assert case.look(there(NEW))
+    case.sources.changed(1, "m", case.now)
+    case.sources.staged("m", case.now)
+    assert case.sources.due(case.now) == []
+    case.sources.failed("m", "", case.now)
+    assert case.sources.due(case.now) == []
+    case.now += QUIET_SECONDS
+    assert case.sources.due(case.now) == ["m"]
+
+
 def test_failures_are_not_repeated() -> None:
     """What failed is looked at once more and left alone; other files, and another configuration, are tried."""
     case = Case()
