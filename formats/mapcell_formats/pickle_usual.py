@@ -3,9 +3,9 @@
     h FUNCTION ( ( h "storage" h CLASS X KEY r 0 h "cpu" ELEMENTS t r 1 Q OFFSET SHAPE r 2 STRIDES r 3
     NEWFALSE h ORDEREDDICT ) R r 4 t r 5 R r 6
 
-where `h` fetches from the memo and `r` puts into it, with numbers that count up from what it holds; the numbers are K,
-M or J; SHAPE and STRIDES are tuples of at least one number. What looks otherwise is walked opcode by opcode
-(`pickle_walk.py`), and so are the first tensors of each file, which are written with shorter numbers.
+where `h`, or `j` with a longer number, fetches from the memo and `r` puts into it, with numbers that count up from what it
+holds; the numbers are K, M or J; SHAPE and STRIDES are tuples of at least one number. What looks otherwise is walked
+opcode by opcode (`pickle_walk.py`), and so are the first tensors of each file, which are written with shorter numbers.
 
 Source: CPython's Lib/pickletools.py, and what torch 1.6 to 2.13 write.
 """
@@ -21,17 +21,18 @@ from .pickle_vocabulary import Vocabulary
 # What objects are charged with.
 CONTAINER_BYTES = 64
 TEXT_BYTES = 56
-# Numbers from here on are put down as `r` with four bytes, and whatever `h` can fetch is there.
+# Numbers from here on are put down as `r` with four bytes.
 FIRST_MEMO = 256
 # Objects that are put into the memo.
 MEMO_ITEMS = 7
 
 _NUMBER = rb"(?:K.|M..|J....)"
+_GET = rb"(h.|j....)"
 _TUPLE = rb"(\(" + _NUMBER + rb"++t|" + _NUMBER + rb"++[\x85-\x87])"
 _CALL = re.compile(
-    rb"h(.)\(\(h(.)h(.)X(.)\0\0\0([0-9]++)r(....)h(.)(" + _NUMBER + rb")tr(....)Q"
+    _GET + rb"\(\(" + _GET + _GET + rb"X(.)\0\0\0([0-9]++)r(....)" + _GET + rb"(" + _NUMBER + rb")tr(....)Q"
     rb"(" + _NUMBER + rb")" + _TUPLE + rb"r(....)" + _TUPLE + rb"r(....)"
-    rb"\x89h(.)\)Rr(....)tr(....)Rr(....)",
+    rb"\x89" + _GET + rb"\)Rr(....)tr(....)Rr(....)",
     re.DOTALL,
 )
 _MEMO_NUMBERS = struct.Struct(f"<{MEMO_ITEMS}I")
@@ -69,9 +70,11 @@ def usual_call(data: bytes, pos: int, held: int) -> Call | None:
         return None
     f, s, k, length, key, m0, d, elements, m1, offset, shape, m2, strides, m3, h, m4, m5, m6 = found.groups()
     in_turn = b"".join((m0, m1, m2, m3, m4, m5, m6)) == _MEMO_NUMBERS.pack(*range(held, held + MEMO_ITEMS))
-    if not in_turn or length[0] != len(key):
+    function, storage, kind, device, hooks = (int.from_bytes(get[1:], "little") for get in (f, s, k, d, h))
+    if not in_turn or length[0] != len(key) or max(function, storage, kind, device, hooks) >= held:
         return None
-    return Call(found.end(), f[0], s[0], k[0], d[0], h[0], key.decode("ascii"), elements, offset, shape, strides)
+    text = key.decode("ascii")
+    return Call(found.end(), function, storage, kind, device, hooks, text, elements, offset, shape, strides)
 
 
 def numbers(raw: bytes) -> tuple[int, ...] | None:

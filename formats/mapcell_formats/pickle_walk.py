@@ -279,16 +279,21 @@ class Walk:
             self._memo[number] = value
 
     def _get1(self) -> None:
-        made = self._usual.make(self._at, self._memo)
-        if made is None:
+        if not self._tensor():
             self._get(self._byte())
-        else:
+
+    def _get4(self) -> None:
+        if not self._tensor():
+            self._get(self._number(4))
+
+    def _tensor(self) -> bool:
+        """Reads a usual tensor, if there is one."""
+        made = self._usual.make(self._at, self._memo)
+        if made is not None:
             self._charge(made.nbytes)
             self._stack.append(self._memo[-1])
             self._pos = made.end
-
-    def _get4(self) -> None:
-        self._get(self._number(4))
+        return made is not None
 
     def _get(self, number: int) -> None:
         if number >= len(self._memo):

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -74,6 +76,22 @@ def test_through_a_daemon(case: str, daemon: DaemonProcess, tmp_path: Path) -> N
     with attach_path(str(tmp_path), **OPTIONS, residence="mapped") as weights:
         same(weights, wanted)
         assert weights.residence == "mapped"
+
+
+@pytest.mark.parametrize(
+    "case", ["safetensors", "npz, compressed", "npy, Fortran order", "torch, views", "MindSpore .ckpt"]
+)
+def test_threads_of_one_process(case: str, tmp_path: Path) -> None:
+    """Threads that want the tensors of one attachment at the same time, mapped or decoded, all get them."""
+    wanted = FILES[case].write(tmp_path)
+    with attach(tmp_path, daemon="never") as weights, ThreadPoolExecutor(4) as pool:
+        together = Barrier(4)
+
+        def read(_: int) -> None:
+            together.wait()
+            same(weights, wanted)
+
+        assert list(pool.map(read, range(4))) == [None] * 4
 
 
 @pytest.mark.parametrize("file", ENCRYPTED)

@@ -7,31 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from hostile.torch_building import ORDERED_DICT, V2, pickled, text
+from hostile.torch_building import PROLOGUE, pickled, usual
 from mapcell_formats import pickle_usual
 from mapcell_formats.errors import FormatError
 from mapcell_formats.pickle_usual import FIRST_MEMO, MEMO_ITEMS, numbers, usual_call
 from mapcell_formats.pickle_walk import Walk
 from mapcell_formats.torch_pickle import StateDicts, Tensor
 
-# What comes before the first usual tensor: five objects that tensors fetch, and text up to a memo of FIRST_MEMO.
-_FETCHED = (text("storage"), b"ctorch\nFloatStorage\n", text("cpu"), ORDERED_DICT, V2)
-_FILLED = [b"q" + bytes([i]) for i in range(FIRST_MEMO)]
-PROLOGUE = b"](" + b"".join(op + put for op, put in zip(_FETCHED, _FILLED, strict=False))
-PROLOGUE += b"".join(text("x") + put for put in _FILLED[len(_FETCHED) :])
-
 Change = Callable[[bytes], bytes]
-
-
-def usual(
-    memo: int, key: bytes = b"7", shape: bytes = b"K\x02M\x2c\x01\x86", strides: bytes = b"M\x2c\x01K\x01\x86"
-) -> bytes:
-    """A tensor as torch puts it down when the memo holds `memo` objects."""
-    puts = [b"r" + struct.pack("<I", memo + i) for i in range(MEMO_ITEMS)]
-    return (
-        b"h\x04((h\x00h\x01X" + len(key).to_bytes(4, "little") + key + puts[0] + b"h\x02M\x58\x02t" + puts[1] + b"Q"
-        b"K\x00" + shape + puts[2] + strides + puts[3] + b"\x89h\x03)R" + puts[4] + b"t" + puts[5] + b"R" + puts[6]
-    )
 
 
 def walked(body: bytes, monkeypatch: pytest.MonkeyPatch | None = None) -> object:
@@ -56,6 +39,9 @@ SAME: dict[str, bytes] = {
     "the tensor again": usual(FIRST_MEMO) + b"j" + struct.pack("<I", FIRST_MEMO + 6),
     "its shape again": usual(FIRST_MEMO) + b"j" + struct.pack("<I", FIRST_MEMO + 2),
     "a storage that is no number": usual(FIRST_MEMO, b"7x"),
+    "a class that came late": b"ctorch\nIntStorage\nr"
+    + struct.pack("<I", FIRST_MEMO)
+    + usual(FIRST_MEMO + 1).replace(b"h\x01X", b"j" + struct.pack("<I", FIRST_MEMO) + b"X"),
     "negative strides": usual(FIRST_MEMO, strides=b"J\xff\xff\xff\xffK\x01\x86"),
 }
 ODD: dict[str, Change] = {
@@ -65,6 +51,7 @@ ODD: dict[str, Change] = {
     "a longer key": lambda raw: raw.replace(b"X\x01", b"X\x02"),
     "a tuple of more": lambda raw: raw.replace(b"\x86r", b"\x87r"),
     "a tuple of fewer": lambda raw: raw.replace(b"\x86r", b"\x85r"),
+    "what is not there": lambda raw: raw.replace(b"h\x01X", b"j" + struct.pack("<I", FIRST_MEMO) + b"X"),
     "what is no function": lambda raw: b"h\x09" + raw[2:],
     "what is no storage class": lambda raw: raw.replace(b"h\x01X", b"h\x04X"),
     "what is no OrderedDict": lambda raw: raw.replace(b"\x89h\x03", b"\x89h\x04"),

@@ -12,7 +12,7 @@ from types import ModuleType
 from hostile import corpus_ckpt, corpus_gguf, corpus_index, corpus_npy, corpus_safetensors, corpus_torch, corpus_zip
 from hostile.building import MemorySource, entry, safetensors_file
 from hostile.promises import check
-from hostile.torch_building import torch_file
+from hostile.torch_building import PROLOGUE, pickled, torch_file, usual
 from mapcell_formats.checkpoint import Checkpoint
 from mapcell_formats.ckpt_writer import Encryption, encode_ckpt
 from mapcell_formats.detect import read_checkpoint
@@ -21,6 +21,7 @@ from mapcell_formats.errors import FormatError, StagingFailed
 from mapcell_formats.gguf_dequantise import dequantised
 from mapcell_formats.items import StringItem, TensorItem
 from mapcell_formats.manifest import Description, Manifest, TensorEntry, encode_manifest
+from mapcell_formats.pickle_usual import FIRST_MEMO, MEMO_ITEMS
 from mapcell_formats.source import read
 
 KEY = bytes(16)
@@ -101,6 +102,9 @@ def _pickles() -> Iterable[bytes]:
         # Many of the archives are broken themselves.
         except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError):
             continue
+    usuals = b"".join(usual(FIRST_MEMO + i * MEMO_ITEMS, b"0", b"K\x02\x85", b"K\x01\x85") for i in range(3))
+    yield pickled(PROLOGUE + usuals + b"e")
+    yield pickled(PROLOGUE + usual(FIRST_MEMO) + b"j" + (FIRST_MEMO + 5).to_bytes(4, "little") + b"e")
 
 
 _ITEMS = (TensorItem("x", "F32", (2, 3), bytes(24)), StringItem("s", "text"), TensorItem("y", "I8", (0,), b""))

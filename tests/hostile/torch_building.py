@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
+
+from mapcell_formats.pickle_usual import FIRST_MEMO, MEMO_ITEMS
 
 from .zip_building import Part, zip_file
 
@@ -75,3 +78,19 @@ def torch_file(
 def state(**tensors: bytes) -> bytes:
     """The file of a state dict, whose tensors are pushed by what is given."""
     return torch_file(pickled(dict_of(tensors)))
+
+
+# What comes before the first usual tensor: five objects that tensors fetch, and a memo filled up to FIRST_MEMO.
+_FETCHED = (text("storage"), b"ctorch\nFloatStorage\n", text("cpu"), ORDERED_DICT, V2)
+PROLOGUE = b"](" + b"".join((_FETCHED[i] if i < len(_FETCHED) else b"N") + b"q" + bytes([i]) for i in range(FIRST_MEMO))
+
+
+def usual(
+    memo: int, key: bytes = b"7", shape: bytes = b"K\x02M\x2c\x01\x86", strides: bytes = b"M\x2c\x01K\x01\x86"
+) -> bytes:
+    """A tensor as torch puts it down when the memo holds `memo` objects."""
+    puts = [b"r" + struct.pack("<I", memo + i) for i in range(MEMO_ITEMS)]
+    return (
+        b"h\x04((h\x00h\x01X" + len(key).to_bytes(4, "little") + key + puts[0] + b"h\x02M\x58\x02t" + puts[1] + b"Q"
+        b"K\x00" + shape + puts[2] + strides + puts[3] + b"\x89h\x03)R" + puts[4] + b"t" + puts[5] + b"R" + puts[6]
+    )
