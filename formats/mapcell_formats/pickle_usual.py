@@ -3,9 +3,9 @@
     h FUNCTION ( ( h "storage" h CLASS X KEY r 0 h "cpu" ELEMENTS t r 1 Q OFFSET SHAPE r 2 STRIDES r 3
     NEWFALSE h ORDEREDDICT ) R r 4 t r 5 R r 6
 
-where `h`, or `j` with a longer number, fetches from the memo and `r` puts into it, with numbers that count up from what it
-holds; the numbers are K, M or J; SHAPE and STRIDES are tuples of at least one number. What looks otherwise is walked
-opcode by opcode (`pickle_walk.py`), and so are the first tensors of each file, which are written with shorter numbers.
+where `h`, or `j` with a longer number, fetches from the memo and `r` puts into it, with numbers that count up from what
+it holds; the numbers are K, M or J; SHAPE and STRIDES are tuples of at least one number. What looks otherwise is
+walked opcode by opcode (`pickle_walk.py`), and so are the first tensors of each file, which are written with shorter numbers.
 
 Source: CPython's Lib/pickletools.py, and what torch 1.6 to 2.13 write.
 """
