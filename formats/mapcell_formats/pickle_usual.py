@@ -5,7 +5,8 @@
 
 where `h`, or `j` with a longer number, fetches from the memo and `r` puts into it, with numbers that count up from what
 it holds; the numbers are K, M or J; SHAPE and STRIDES are tuples of at least one number. What looks otherwise is
-walked opcode by opcode (`pickle_walk.py`), and so are the first tensors of each file, which are written with shorter numbers.
+walked opcode by opcode (`pickle_walk.py`), and so are the first tensors of each file, which are written with shorter
+numbers.
 
 Source: CPython's Lib/pickletools.py, and what torch 1.6 to 2.13 write.
 """
