@@ -135,7 +135,8 @@ class FakeDriver:
         if self.refuse_registration:
             raise DeviceFailed("this memory cannot be page-locked")
         assert address % PAGE == 0
-        assert not any(a < address + nbytes and address < a + n for a, n in self.registered.items()), "registered twice"
+        if any(a < address + nbytes and address < a + n for a, n in self.registered.items()):
+            raise DeviceFailed("this memory is page-locked already")
         self.registered[address] = nbytes
         self.most_registered = max(self.most_registered, sum(self.registered.values()))
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..attaching import attach
+from ..mapping import Mode
 from .tensors import code_of, tensors_of
 
 
@@ -32,7 +33,8 @@ def load_file(
     Args:
         source: a path as ``attach`` takes one (a str that starts with / ./ ../ ~, or an os.PathLike), else the name of
             a model that the daemon knows.
-        device: where the tensors are wanted; any other than the CPU gets copies.
+        device: where the tensors are wanted; any other than the CPU gets copies. To a CUDA device they go straight from
+            the shared pages when mapcell[cuda] is installed.
         dtype: floating tensors are cast to it: once, in the daemon, for all. A torch dtype or a name.
         readonly: no private pages at all. torch cannot protect a tensor: writing into one of these, in place, by an
             optimizer or as an out=, is a segmentation fault that ends the process.
@@ -40,11 +42,15 @@ def load_file(
     Raises:
         What ``attach`` raises.
     """
-    weights = attach(
-        source, code_of(dtype), keys, prefix, mode="r" if readonly else "c", daemon=daemon, timeout=timeout
-    )
-    with weights:
+    place = torch.device(device)
+    mode: Mode = "r" if readonly or place.type != "cpu" else "c"
+    with attach(source, code_of(dtype), keys, prefix, mode=mode, daemon=daemon, timeout=timeout) as weights:
+        if place.type == "cuda":
+            from .devices import uploaded
+
+            if tensors := uploaded(weights, list(weights), place):
+                return tensors
         tensors = dict(tensors_of(weights))
-    if torch.device(device).type == "cpu":
+    if place.type == "cpu":
         return tensors
-    return {name: tensor.to(device) for name, tensor in tensors.items()}
+    return {name: tensor.to(place) for name, tensor in tensors.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from threading import Event
@@ -128,6 +129,32 @@ def test_auto_tries_both(weights: mapcell.Weights, monkeypatch: pytest.MonkeyPat
     uploaded = upload(weights, driver=driver)
     uploaded.wait()
     check(uploaded, weights)
+
+
+def test_windows_come_and_go_in_any_order(weights: mapcell.Weights) -> None:
+    """Tensors wanted in another order than they lie in: windows are let go of only when nothing reads them any more."""
+    names = random.Random(8).sample(list(weights), len(weights))
+    driver = FakeDriver()
+    uploaded = upload(weights, keys=names, strategy="register", driver=driver)
+    uploaded.wait()
+    check(uploaded, {name: weights[name] for name in names})
+    assert driver.live == {"device memory": 1}
+
+
+def test_uploads_at_once(weights: mapcell.Weights) -> None:
+    """Several of the same mapping: who finds it page-locked already takes the ring."""
+    driver = FakeDriver(count=2)
+    under_way = [upload(weights, device=i % 2, driver=driver) for i in range(4)]
+    for uploaded in under_way:
+        uploaded.wait()
+        check(uploaded, weights)
+
+
+def test_dropped_while_under_way(weights: mapcell.Weights) -> None:
+    """An upload that nobody waits for ends by itself, and gives everything back."""
+    driver = FakeDriver()
+    upload(weights, driver=driver)
+    eventually(lambda: driver.live == {})
 
 
 def test_private_maps_are_not_registered(tmp_path: Path, tensors: Arrays) -> None:

@@ -14,7 +14,7 @@ import torch
 
 import mapcell
 from mapcell.cuda import upload
-from mapcell.torch import bind_module, binding, devices, from_device
+from mapcell.torch import bind_module, binding, devices, from_device, load_file
 from mapcell.torch.tensors import tensor_of
 from mapcell_formats.errors import DeviceMemoryExceeded, DeviceUnavailable
 from support.checkpoints import write_safetensors
@@ -70,6 +70,21 @@ def test_bind_module_uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert {p.data_ptr() - address for p in module.parameters()} == {0, 256}
     np.testing.assert_array_equal(module.weight.detach().numpy(), TENSORS["weight"])
     del module
+    gc.collect()
+    assert driver.live == {}
+
+
+def test_load_file_uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a CUDA device named, the dict holds the uploaded tensors."""
+    driver = FakeDriver()
+    monkeypatch.setattr(devices, "upload", partial(upload, driver=driver))
+    path = write_safetensors(tmp_path / "w.safetensors", TENSORS)
+    tensors = load_file(path, device="cuda:0", daemon="never")
+    assert tensors.keys() == TENSORS.keys()
+    (address,) = driver.device_memory
+    assert (min(t.data_ptr() for t in tensors.values() if t.numel()) - address) in range(256)
+    np.testing.assert_array_equal(tensors["weight"].numpy(), TENSORS["weight"])
+    tensors.clear()
     gc.collect()
     assert driver.live == {}
 
