@@ -7,7 +7,7 @@ is more than attaching a model takes. A Record shares its methods with all other
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, cast, dataclass_transform
 
@@ -120,7 +120,11 @@ def _frozen(message: str) -> NoReturn:
 def _dataclass_fields(cls: type[Record]) -> dict[str, Field[Any]]:
     from dataclasses import MISSING, field, make_dataclass
 
-    fields = [(name, kind, field(default=cls._defaults.get(name, MISSING))) for name, kind in cls._kinds.items()]
+    def described(default: Any) -> Any:
+        # dataclasses takes what has no hash for mutable, and before Python 3.12 that is every mappingproxy.
+        return field(default=default) if isinstance(default, Hashable) else field(default_factory=lambda: default)
+
+    fields = [(name, kind, described(cls._defaults.get(name, MISSING))) for name, kind in cls._kinds.items()]
     made: Any = make_dataclass(cls.__name__, fields, frozen=True)
     found: dict[str, Field[Any]] = made.__dataclass_fields__
     return found

@@ -7,7 +7,9 @@ import dataclasses
 import pickle
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import FrozenInstanceError, dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import pytest
@@ -165,3 +167,17 @@ def test_messages_need_no_dataclasses() -> None:
     """Importing, encoding and decoding messages compiles no dataclass."""
     ran = subprocess.run([sys.executable, "-c", CHEAP], capture_output=True, text=True, check=True, timeout=60)
     assert ran.stdout.strip() == ""
+
+
+class Mapped(Record):
+    """A default that has no hash before Python 3.12."""
+
+    table: Mapping[str, str] = MappingProxyType({})
+    x: int = 0
+
+
+def test_defaults_without_a_hash() -> None:
+    """An empty mapping as a default hinders no `replace`."""
+    assert dataclasses.replace(Mapped(), x=1) == Mapped(x=1)
+    assert dataclasses.replace(Mapped(x=1), table={"a": "b"}).table == {"a": "b"}
+    assert [f.name for f in dataclasses.fields(Mapped)] == ["table", "x"]
