@@ -24,7 +24,7 @@ MAY_IMPORT = {
 }
 MAX_LINES = 400
 # Every message of the wire stands in one place, whatever its length.
-LONGER = {"mapcell_formats.messages": 520}
+LONGER = {"mapcell_formats.messages": 600}
 # What costs more to import than NumPy, or is needed by few.
 HEAVY = {
     "zmq", "psutil", "rich", "click", "scipy", "cryptography", "ml_dtypes", "safetensors", "torch", "msgpack", "blake3",

@@ -116,9 +116,25 @@ def discard(sock: socket.socket) -> bool:
     return bool(sock.recvmsg(1, 0)[0])
 
 
+def sender(sock: socket.socket) -> int | None:
+    """Takes the next message out of the queue: the pid of who sent it, where SO_PASSCRED is set. As `discard` else."""
+    # Room for the credentials alone, which come first: the kernel drops any descriptor.
+    _, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_LEN(_UCRED.size))
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS) and len(data) == _UCRED.size:
+            pid: int = _UCRED.unpack(data)[0]
+            return pid
+    return None
+
+
 def unread(sock: socket.socket) -> int:
     """Bytes that were sent and that the other side has not received yet (SIOCOUTQ)."""
     return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
+def reopened(fd: int) -> int:
+    """A fresh read-only description of what `fd` is open on, which the caller owns."""
+    return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def close_all(fds: Sequence[int]) -> None:

@@ -11,6 +11,7 @@ from mapcell_formats.errors import MapcellError
 
 DEFAULT_PATH = Path("/etc/mapcell/mapcelld.toml")
 RESIDENCES = ("auto", "mapped", "sealed")
+ON_CHANGE = ("copy", "refuse")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 # The rest is for the workers' own memory and the page cache of what is mapped.
 _BUDGET_SHARE = 0.8
@@ -40,6 +41,8 @@ class ModelConfig:
 
     `allow` narrows who sees it, `digest` ("blake3:..." or "sha256:...") refuses any other content, `lock` keeps its
     pages in memory, `warm` brings them there beforehand, `follow` stages a new version when the source changes.
+    `on_change` says what comes first when somebody writes to the mapped file and its copy does not fit the budget: the
+    workers ("copy") or the budget ("refuse").
     """
 
     name: str
@@ -53,6 +56,7 @@ class ModelConfig:
     follow: bool = False
     allow: Principals | None = None
     digest: str = ""
+    on_change: str = "copy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +80,14 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that can be configured. `budget` in bytes of sealed memory."""
+    """Everything that can be configured. `budget` in bytes of sealed memory, `guard_deadline` in seconds."""
 
     budget: int
     runtime: str | None = None
     residence: str = "auto"
     huge_pages: HugePages = "off"
     drop_cache: bool = False
+    guard_deadline: float = 5.0
     roots: tuple[str, ...] = ()
     models: tuple[ModelConfig, ...] = ()
     allow: Principals | None = None

@@ -19,6 +19,7 @@ from mapcelld import memory
 from mapcelld.config import (
     DEFAULT_PATH,
     LOG_LEVELS,
+    ON_CHANGE,
     RESIDENCES,
     Config,
     ConfigError,
@@ -106,6 +107,7 @@ def _whole(raw: Mapping[str, Any], config: Config) -> Config:
         "residence": lambda v: _one_of(v, RESIDENCES, "residence"),
         "huge_pages": lambda v: _one_of(v, ("off", "try", "on"), "huge_pages"),
         "drop_cache": lambda v: _boolean(v, "drop_cache"),
+        "guard_deadline": _seconds,
         "roots": lambda v: tuple(_absolute(r, "roots") for r in _strings(v, "roots")),
         "quota": lambda v: _quota(v, config.quota),
         "metrics": _metrics,
@@ -194,6 +196,7 @@ def _model(raw: Any, residence: str) -> ModelConfig:
         "dtype": _floating,
         "digest": _digest,
         "allow": _model_allow,
+        "on_change": lambda v: _one_of(v, ON_CHANGE, "model.on_change"),
         **{k: lambda v, k=k: _boolean(v, f"model.{k}") for k in ("pin", "lock", "warm", "preload", "follow")},  # type: ignore[misc]
     }
     values = {key: parsers[key](value) for key, value in raw.items() if key in parsers}
@@ -265,6 +268,15 @@ def _size(value: Any, key: str) -> int:
         return parse_size(str(value))
     except ConfigError as exc:
         raise _Fault(key, f"{key}: {exc.message}") from None
+
+
+def _seconds(value: Any) -> float:
+    text = value if isinstance(value, str) else ""
+    match = re.fullmatch(r"\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*(ms|s|min)\s*", text)
+    seconds = float(match[1]) * {"ms": 0.001, "s": 1, "min": 60}[match[2]] if match else 0.0
+    if not seconds:
+        raise _Fault("guard_deadline", f'guard_deadline = {value!r} is no time; say "5s", "500ms" or "1min"')
+    return seconds
 
 
 def _count(value: Any, key: str) -> int:

@@ -1,7 +1,8 @@
 """The handle channel: where a ticket becomes descriptors, and an open connection is the lease.
 
 The kernel ends the connection when its last holder dies, forked children included, so a lease needs no heartbeat. A
-client sends exactly one message; whoever sends more, or nothing, is dropped. One bad client costs its own connection.
+client sends exactly one message; whoever sends more, or nothing, is dropped. Only on a lease of guarded files is more
+said: the daemon tells which file was replaced, and the client answers. One bad client costs its own connection.
 """
 
 from __future__ import annotations
@@ -14,20 +15,17 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from mapcell_formats import messages, wire
 from mapcell_formats.errors import MapcellError, ProtocolError
-from mapcell_formats.messages import Attach, Grant, Progress, Refused, Selection
+from mapcell_formats.messages import Attach, Extend, Extended, Grant, Present, Refused, Remap, Remapped
 from mapcelld import channel
-from mapcelld.channel import Credentials
+from mapcelld.connections import Connection, Recall, Right, Rules
 from mapcelld.figures import Histogram
 from mapcelld.in_flight import InFlight
-from mapcelld.leases import Lease
 from mapcelld.registry import Version
-from mapcelld.staging import Intent, Plan
+from mapcelld.segment import Segment
 
 log = logging.getLogger("mapcelld.handles")
 
@@ -38,93 +36,6 @@ _BACKLOG = 4096
 _PAUSE_SECONDS = 0.1
 # A client that queued more than this before it was let go is no client of ours: it sees its connection reset.
 _MAX_UNREAD = 16
-
-
-class Connection:
-    """One client on the handle channel: redeeming, waiting for a version, then holding the lease.
-
-    Owns its socket until `close`. As a Waiter it hears of the staging that it waits for.
-    """
-
-    def __init__(self, sock: socket.socket, desk: HandleDesk, since: float) -> None:
-        self.sock = sock
-        # What asyncio is given: of a socket that it does not know it makes a text, which takes four system calls.
-        self.fd = sock.fileno()
-        self.peer = channel.credentials(sock)
-        self.since = since
-        self.intent = Intent("")
-        self.then = Selection()
-        self.redeemed = False
-        self.waits = False
-        self.lease: Lease | None = None
-        self._desk = desk
-
-    def begun(self) -> None:
-        """Its files were taken: from here on the client's end is looked out for again."""
-        self._desk.watch(self)
-
-    def progress(self, report: Progress) -> None:
-        """Tells the client how far staging is; one that does not read misses some."""
-        with contextlib.suppress(OSError):
-            channel.send(self.sock, wire.encode(report))
-
-    def ready(self, version: Version) -> None:
-        """Grants the version: from here on the connection is its lease."""
-        self._desk.grant(self, version)
-
-    def failed(self, error: MapcellError) -> None:
-        """Refuses the client and lets it go."""
-        self._desk.refuse(self, error)
-
-
-@dataclass(frozen=True, slots=True)
-class Right:
-    """What a ticket stands for: a version that is there, or a plan to stage one; and what it is to be called.
-
-    `hold` goes on staging for a client that leaves, `then` is what the client wants of the version once it is there.
-    """
-
-    intent: Intent
-    version: Version | None = None
-    plan: Plan | None = None
-    hold: bool = False
-    then: Selection = field(default_factory=Selection)
-
-
-class Rules(Protocol):
-    """What the service decides about connections; this module only carries it out."""
-
-    def admit(self, who: Credentials) -> None:
-        """AccessDenied when the peer may not be here at all."""
-        ...
-
-    def redeem(self, ticket: bytes, who: Credentials) -> Right:
-        """What the ticket stands for, once."""
-        ...
-
-    def attach(self, request: Attach, who: Credentials) -> Right:
-        """What the peer gets of the model that it asks for without a ticket."""
-        ...
-
-    def stage(self, right: Right, connection: Connection, offer: int | None) -> None:
-        """Has the version staged for `connection`; `offer` is a descriptor of it when its files are still in it."""
-        ...
-
-    def cast(self, connection: Connection, version: Version) -> Version | None:
-        """What the client gets of `version`; None when it has to be staged first, and `connection` waits for it."""
-        ...
-
-    def name(self, intent: Intent, version: Version) -> str:
-        """Registers the version under what the client meant it to be called."""
-        ...
-
-    def begin(self, who: Credentials, name: str, version: Version) -> Lease:
-        """Begins a lease."""
-        ...
-
-    def left(self, connection: Connection) -> None:
-        """The client is gone: ends its lease, or its waiting."""
-        ...
 
 
 class HandleDesk:
@@ -180,7 +91,8 @@ class HandleDesk:
         if connection not in self._connections:
             return
         try:
-            if connection.then.dtype and (cast := self._rules.cast(connection, version)) is not version:
+            wants_other = connection.then.dtype or (connection.sealed and version.residence == "mapped")
+            if wants_other and (cast := self._rules.cast(connection, version)) is not version:
                 if cast is not None:
                     self.grant(connection, cast)
                 return
@@ -194,7 +106,9 @@ class HandleDesk:
             with channel.owned(fds):
                 for segment in (version.manifest, *version.segments):
                     fds.append(segment.reopen())
-                grant = Grant(name, version.id, version.manifest.nbytes, tuple(s.nbytes for s in version.segments))
+                sizes = tuple(s.nbytes for s in version.segments)
+                connection.guarded = version.guarded
+                grant = Grant(name, version.id, version.manifest.nbytes, sizes, connection.guarded)
                 channel.send(connection.sock, wire.encode(grant), fds)
             self._in_flight.sent(connection.sock, connection.peer.uid, count, self._now())
             self.attaches.observe(self._now() - connection.since)
@@ -204,6 +118,23 @@ class HandleDesk:
         except OSError as exc:
             log.warning("granting failed: pid=%d uid=%d error=%r", connection.peer.pid, connection.peer.uid, str(exc))
             self.drop(connection)
+
+    def holders(self, version: Version) -> list[Connection]:
+        """The connections over which files of `version` were lent that may have to be replaced."""
+        return [c for c in self._connections if c.guarded and c.lease is not None and c.lease.version is version]
+
+    def replace(self, connection: Connection, number: int, segment: Segment, recall: Recall) -> None:
+        """Has the client map `segment` over its number `number`; `recall` waits for its answer, while it is there."""
+        if connection not in self._connections:
+            return
+        recall.expect(connection)
+        connection.recalls[number] = recall
+        try:
+            with channel.owned([segment.reopen()]) as fds:
+                channel.send(connection.sock, wire.encode(Remap(number, segment.nbytes)), fds)
+        # One that does not read is waited for all the same, and named when the writer's time is over.
+        except OSError as exc:
+            log.warning("not told of a copy: pid=%d error=%r", connection.peer.pid, str(exc))
 
     def refuse(self, connection: Connection, error: MapcellError) -> None:
         """Says why, and lets the client go."""
@@ -227,6 +158,7 @@ class HandleDesk:
         if not ended:
             _empty(connection.sock)
         connection.sock.close()
+        connection.gone()
         self._rules.left(connection)
 
     def sweep(self) -> None:
@@ -276,9 +208,7 @@ class HandleDesk:
         except OSError:
             sock.close()
             return
-        self._connections[connection] = None
-        self._per_uid[connection.peer.uid] += 1
-        self._grew()
+        self._enter(connection)
         try:
             self._rules.admit(connection.peer)
         except MapcellError as exc:
@@ -302,6 +232,8 @@ class HandleDesk:
         try:
             if not payload:
                 self.drop(connection, ended=True)
+            elif connection.guarded:
+                self._hear(connection, payload)
             elif connection.redeemed:
                 self.refuse(connection, ProtocolError("one ticket is redeemed on a connection; nothing else is said"))
             else:
@@ -312,6 +244,50 @@ class HandleDesk:
             log.exception("a client failed: pid=%d uid=%d", connection.peer.pid, connection.peer.uid)
             self.refuse(connection, MapcellError("the daemon failed on this request; its log says why"))
 
+    def _hear(self, connection: Connection, payload: bytes) -> None:
+        try:
+            _, message = wire.decode(payload, messages.ANSWERS)
+        except MapcellError as exc:
+            self.refuse(connection, exc)
+            return
+        if isinstance(message, Present) and connection.lease is not None:
+            pid = channel.sender(connection.sock)
+            connection.lease = self._rules.pass_on(connection.lease, pid or connection.peer.pid)
+            return
+        channel.discard(connection.sock)
+        if isinstance(message, Remapped):
+            connection.answered(message.segment)
+        elif isinstance(message, Extend):
+            self._extend(connection)
+
+    def _extend(self, parent: Connection) -> None:
+        """Gives the client a lease for the child that it is about to have: a connection of the child's own."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            ours.setblocking(False)
+            # The child tells its pid by saying anything at all.
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            child = Connection(ours, self, self._now(), parent.peer)
+            child.intent, child.redeemed, child.guarded = parent.intent, True, True
+            self._enter(child)
+            try:
+                self._rules.admit(child.peer)
+                assert parent.lease is not None
+                child.lease = self._rules.begin(child.peer, parent.lease.name, parent.lease.version)
+                channel.send(parent.sock, wire.encode(Extended()), [theirs.fileno()])
+                self.watch(child)
+            except MapcellError as exc:
+                self.drop(child)
+                with contextlib.suppress(OSError):
+                    channel.send(parent.sock, wire.encode(Refused.of(exc)))
+            except OSError:
+                self.drop(child)
+
+    def _enter(self, connection: Connection) -> None:
+        self._connections[connection] = None
+        self._per_uid[connection.peer.uid] += 1
+        self._grew()
+
     def _redeem(self, connection: Connection, payload: bytes) -> None:
         connection.redeemed = True
         try:
@@ -320,7 +296,7 @@ class HandleDesk:
                 right = self._rules.attach(message, connection.peer)
             else:
                 right = self._rules.redeem(message.ticket, connection.peer)
-            connection.intent, connection.then = right.intent, right.then
+            connection.intent, connection.then, connection.sealed = right.intent, right.then, right.sealed
             if right.plan is not None and right.plan.kind == "offer":
                 # The message stays queued: only a stager takes a client's descriptors out of it.
                 self._loop.remove_reader(connection.fd)

@@ -61,7 +61,8 @@ class Hashing:
 
     def doubt(self, version: Version) -> None:
         """The files of `version` were changed: what was said of its bytes has to be shown again, if it can be."""
-        if version.residence == "mapped":
+        # What is guarded, or was copied when somebody wrote to it, is what it was.
+        if not version.sound:
             self._doubted.add(version.id)
 
     def unverified(self) -> int:

@@ -6,11 +6,13 @@ The registry decides what a name means, eviction.py whom to drop; here it is don
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from mapcell_formats.digest import file_identity
 from mapcell_formats.errors import AccessDenied, BudgetExceeded, NotFound, StagingFailed
 from mapcell_formats.messages import Event
 from mapcelld import eviction, memory, quotas
@@ -74,6 +76,8 @@ class Holdings:
         if wanted.startswith("blake3:") and version.id != wanted:
             self.discard([version.manifest, *version.segments])
             raise StagingFailed(f"{staging.plan.paths[0]} is {version.id}, but its digest has to be {wanted}")
+        if version.residence == "mapped":
+            self._guard(version, recipe, staging)
         self.published += 1
         version.used, version.uid = time.monotonic(), staging.uid
         held = self.registry.add(version, recipe)
@@ -82,6 +86,8 @@ class Holdings:
         log.info(
             "ready: version=%s residence=%s bytes=%d tensors=%d", held.id, held.residence, held.nbytes, held.tensors
         )
+        if held.unguarded:
+            log.warning("not guarded: version=%s residence=%s reason=%r", held.id, held.residence, held.unguarded)
         return held
 
     def name(self, intent: Intent, version: Version) -> str:
@@ -125,7 +131,12 @@ class Holdings:
                 self.drop(version)
 
     def drop(self, version: Version) -> None:
-        """Forgets `version` under every name and gives its memory back as soon as nobody maps it."""
+        """Forgets `version` under every name and gives its memory back as soon as nobody maps it; writers go on."""
+        for segment in (*version.segments, *version.replaced.values()):
+            segment.let_go()
+        self._forget(version)
+
+    def _forget(self, version: Version) -> None:
         for model in [self.registry.models[n] for n in version.names if n in self.registry.models]:
             self.retire(model, version)
         if version.id in self.registry.versions:
@@ -133,10 +144,10 @@ class Holdings:
             self.changed()
         self._locker.unlock(version.id)
         self.discard([version.manifest])
-        if version.residence == "sealed":
-            self._lingering.add(version.segments)
-        else:
-            self.discard(version.segments)
+        self.discard(version.replaced.values())
+        memory = [s for s in version.segments if s.sealed or version.residence == "sealed"]
+        self._lingering.add(memory)
+        self.discard(s for s in version.segments if s not in memory)
 
     def evict(self, version: Version) -> None:
         """Drops `version` to make room."""
@@ -178,6 +189,83 @@ class Holdings:
             log.info("evicted: version=%s bytes=%d", version.id, version.nbytes)
             self.evict(version)
 
+    # --- guarded files ----------------------------------------------------------------------------------------------
+
+    def room_for_rescue(self, version: Version, needed: int, promised: int) -> None:
+        """Makes room for the copy of a file of `version`. BudgetExceeded when it may not have any, or there is none."""
+        self._lingering.sweep()
+        room = self._room(version, needed, promised + self._lingering.nbytes)
+        available = self._available() + sum(v.sealed_bytes for v in room.victims) - promised
+        if room.refused or needed > available:
+            raise BudgetExceeded(
+                f"{needed} bytes of a guarded file find no room: {room.over} too many for the budget, and the host or "
+                f"the service's control group has {max(available, 0)} to give"
+            )
+        for victim in room.victims:
+            log.info("evicted: version=%s bytes=%d", victim.id, victim.nbytes)
+            self.evict(victim)
+
+    def rescued(self, version: Version, number: int, copy: Segment) -> None:
+        """Lends `copy` instead of the file from here on."""
+        version.replaced[number] = version.segments[number]
+        version.segments = (*version.segments[:number], copy, *version.segments[number + 1 :])
+        log.info("rescued: version=%s segment=%d bytes=%d", version.id, number, copy.nbytes)
+        if self._locker.unlock(version.id):
+            self._locker.lock(version.id, version.segments)
+        self.report(version, "rescued", copy.nbytes, "")
+
+    def lost(self, version: Version, reason: str) -> None:
+        """Hands `version` out no more: somebody writes to its file, and there is no copy."""
+        pids = sorted({x.holder.pid for x in self.leases if x.version is version})
+        version.unguarded = reason
+        log.error("lost: version=%s reason=%r pids=%s", version.id, reason, ",".join(map(str, pids)) or "-")
+        self.report(version, "lost", 0, reason)
+        for model in [self.registry.models[n] for n in version.names if n in self.registry.models]:
+            self.retire(model, version)
+
+    def report(self, version: Version, kind: str, done: int, detail: str) -> None:
+        """Tells those who watch."""
+        for model in [self.registry.models[n] for n in version.names if n in self.registry.models]:
+            event = Event(0, kind, model.name, version.id, done, version.nbytes, detail or version.residence)
+            self._push(event, Intent(model.name, model.owner, model.source))
+
+    def outlook(self, version: Version) -> str:
+        """What becomes of a mapped version when somebody writes to its file now; why a version is not guarded."""
+        if version.late:
+            return f"did not let go of the file in time: pid {', '.join(map(str, version.late))}"
+        if not version.guarded:
+            return f"not guarded: {version.unguarded}" if version.unguarded else ""
+        needed = version.nbytes - version.sealed_bytes
+        room = self._room(version, needed, self._lingering.nbytes)
+        if room.refused:
+            return f"not copied if written to, {room.over} bytes too many for the budget: the writer waits and goes on"
+        whom = ", ".join(min(v.names, default=v.id) for v in room.victims)
+        after = f", for which {whom} is evicted" if whom else ""
+        beyond = f", {room.over} bytes over the budget" if room.over else ""
+        return f"copied if written to: {needed} bytes{beyond}{after}"
+
+    def _room(self, version: Version, needed: int, promised: int) -> eviction.Room:
+        configured = [self._config.model(name) for name in version.names]
+        on_change = "refuse" if any(c is not None and c.on_change == "refuse" for c in configured) else "copy"
+        versions = self.registry.versions.values()
+        return eviction.room_for_rescue(version, versions, needed, promised, self._config.budget, on_change)
+
+    def _guard(self, version: Version, recipe: Recipe, staging: Staging) -> None:
+        """Guards the files of a version that was staged a moment ago. StagingFailed when somebody came before."""
+        held = self.registry.versions.get(version.id, version)
+        if not version.unguarded:
+            loose = [s for s in held.segments if not (s.guarded or s.sealed)]
+            version.unguarded = held.unguarded = next((r for s in loose if (r := s.guard())), "")
+        if version.unguarded:
+            for segment in held.segments:
+                segment.let_go()
+            if staging.plan.residence == "mapped":
+                return
+        now = tuple(file_identity(os.fstat(s.fileno())) for s in version.segments)
+        if version.unguarded or now != recipe.identities:
+            self.discard([version.manifest, *version.segments])
+            raise StagingFailed(f"{staging.plan.paths[0]} changed while it was being read; ask again")
+
     # --- leases -----------------------------------------------------------------------------------------------------
 
     def begin(self, who: Credentials, name: str, version: Version) -> Lease:
@@ -203,7 +291,8 @@ class Holdings:
     def close(self) -> None:
         """Drops everything. Clients keep what they mapped."""
         for version in list(self.registry.versions.values()):
-            self.drop(version)
+            # Not `drop`: a guard that the manager keeps a description of is the next daemon's.
+            self._forget(version)
         self._locker.close()
         self._lingering.close()
         self._closer.shutdown()

@@ -21,29 +21,10 @@ from mapcell_formats import locate
 from mapcell_formats.errors import AccessDenied, FormatError, NotFound, ProtocolError, StagingFailed
 from mapcell_formats.messages import MAX_DESCRIPTORS, MAX_HANDLE_BYTES
 from mapcell_formats.source import FileSource
-from mapcelld import channel
+from mapcelld import channel, filesystems
 
 _O_PATH = 0o10000000
 _FUSE = 0x65735546
-# Local and cluster file systems whose reads end. FUSE is not one: its server decides when they end.
-FILE_SYSTEMS = {
-    0xEF53: "ext4",
-    0x58465342: "xfs",
-    0x9123683E: "btrfs",
-    0x01021994: "tmpfs",
-    0x858458F6: "ramfs",
-    0x794C7630: "overlay",
-    0x2FC12FC1: "zfs",
-    0xF2F52010: "f2fs",
-    0xCA451A4E: "bcachefs",
-    0x73717368: "squashfs",
-    0xE0F5E1E2: "erofs",
-    0x9660: "iso9660",
-    0x6969: "nfs",
-    0x00C36400: "ceph",
-    0x0BD00BD0: "lustre",
-    0x47504653: "gpfs",
-}
 _SYS_OPENAT2 = 437
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_BENEATH = 0x08
@@ -126,8 +107,8 @@ def _check_foreign(fd: int, path: str) -> None:
     if flags & _O_PATH or flags & os.O_ACCMODE != os.O_RDONLY:
         raise AccessDenied(f"{path}: the descriptor has to be open for reading only", path=path)
     # The mount table first: a FUSE server is asked by fstatfs, and may never answer.
-    kind = _FUSE if _is_fuse(fd) else file_system(fd)
-    if kind not in FILE_SYSTEMS:
+    kind = _FUSE if _is_fuse(fd) else filesystems.kind_of(fd)
+    if kind not in filesystems.ANSWERING:
         raise AccessDenied(
             f"{path} lies on a file system of type {kind:#x}, which may answer late or never; copy the file to a local "
             "one, or attach with daemon='never'",
@@ -174,16 +155,6 @@ def _device(fd: int) -> str:
 def _let_go(fds: Sequence[int]) -> None:
     # Closing can hang as well, before the client was told anything: those of FUSE are left to the end of the process.
     channel.close_all([fd for fd in fds if not _is_fuse(fd)])
-
-
-def file_system(fd: int) -> int:
-    """The magic number of the file system that `fd` lies on (statfs(2)). Asks a FUSE server, which may never answer."""
-    # struct statfs begins with the type as a long on every architecture that Linux supports in 64 bits.
-    buffer = ctypes.create_string_buffer(256)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.fstatfs(fd, buffer) != 0:
-        raise StagingFailed(f"fstatfs failed: {os.strerror(ctypes.get_errno())}")
-    return int(struct.unpack_from("@l", buffer)[0]) & 0xFFFFFFFF
 
 
 def _open_beneath(path: str, roots: Sequence[str]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mapcelld.channel import Credentials
 from mapcelld.registry import Version
@@ -45,6 +45,15 @@ class Leases:
                 del self._per_uid[lease.holder.uid]
             lease.version.leases -= 1
             lease.version.used = now
+
+    def pass_on(self, lease: Lease, pid: int) -> Lease:
+        """`lease` as another process of the same user holds it; as it is when it ended."""
+        if lease not in self._held:
+            return lease
+        del self._held[lease]
+        passed = replace(lease, holder=replace(lease.holder, pid=pid))
+        self._held[passed] = None
+        return passed
 
     def of(self, uid: int) -> int:
         """How many `uid` has."""

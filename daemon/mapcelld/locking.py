@@ -68,11 +68,12 @@ class Locker:
             fds = [segment.reopen() for segment in segments]
             self._locked[version] = self._thread.submit(_locked, version, fds, [s.nbytes for s in segments])
 
-    def unlock(self, version: str) -> None:
-        """Lets the kernel have them again soon; nothing for a version that is not locked."""
+    def unlock(self, version: str) -> bool:
+        """Lets the kernel have them again soon. Whether the version was locked."""
         locked = self._locked.pop(version, None)
         if locked is not None:
             self._thread.submit(_unlock, locked)
+        return locked is not None
 
     def close(self) -> None:
         """Unlocks all, and waits for that."""

@@ -21,7 +21,7 @@ from mapcell_formats.digest import file_identity, without_ctime
 from mapcell_formats.errors import MapcellError, NotFound
 from mapcell_formats.messages import Job, Looked, Place
 from mapcell_formats.source import FileSource
-from mapcelld import channel, inotify, intake
+from mapcelld import channel, filesystems, inotify, intake
 from mapcelld.jobs import JobChannel
 
 # As many symbolic links as the kernel follows.
@@ -129,11 +129,11 @@ def _remote(folder: str) -> str:
     """Why the kernel does not hear of every change in `folder`, "" when it does."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        number = intake.file_system(fd)
+        number = filesystems.kind_of(fd)
     finally:
         os.close(fd)
-    kind = intake.FILE_SYSTEMS.get(number, f"{number:#x}")
-    known = number in intake.FILE_SYSTEMS and kind not in _REMOTE
+    kind = filesystems.ANSWERING.get(number, f"{number:#x}")
+    known = number in filesystems.ANSWERING and kind not in _REMOTE
     return "" if known else f"it lies on a file system ({kind}) that does not tell of every change"
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from mapcell_formats.checkpoint import Checkpoint
@@ -16,7 +16,7 @@ from mapcell_formats.layout import Layout, common_dtype, plan
 from mapcell_formats.manifest import Description, TensorEntry, encode_manifest
 from mapcell_formats.messages import Job, Manner, Progress, Sized, Staged
 from mapcell_formats.source import FileSource
-from mapcelld import channel, filling, memfd
+from mapcelld import channel, filling, guard, memfd
 from mapcelld.jobs import JobChannel
 
 # Often enough for a progress bar, seldom enough to cost nothing: at most this many reports for one checkpoint.
@@ -24,10 +24,18 @@ _REPORTS = 200
 _HASH_PIECE = 1 << 20
 
 
-def may_map(checkpoint: Checkpoint, sources: Sequence[FileSource], job: Job) -> bool:
+@dataclass(frozen=True, slots=True)
+class Residence:
+    """Where the bytes are to lie. `unguarded` says why the files are not, or could not be, guarded."""
+
+    mapped: bool
+    unguarded: str = ""
+
+
+def residence(checkpoint: Checkpoint, sources: Sequence[FileSource], job: Job) -> Residence:
     """Whether the files are lent as they lie. UnsupportedFormat when that was demanded and cannot be."""
     if job.residence == "sealed":
-        return False
+        return Residence(False)
     plain = not job.selection.dtype and job.selection.keys is None and not job.selection.prefix
     possible = plain and checkpoint.mappable() and all(map(_reopens, sources))
     if job.residence == "mapped" and not possible:
@@ -37,7 +45,10 @@ def may_map(checkpoint: Checkpoint, sources: Sequence[FileSource], job: Job) -> 
             path=sources[0].path,
             expected="residence 'auto' or 'sealed'",
         )
-    return possible and (job.residence == "mapped" or all(map(_unchanging, sources)))
+    if not possible:
+        return Residence(False)
+    unguarded = _obstacle(sources, job)
+    return Residence(job.residence == "mapped" or not unguarded, unguarded)
 
 
 def _reopens(source: FileSource) -> bool:
@@ -48,26 +59,30 @@ def _reopens(source: FileSource) -> bool:
     return True
 
 
-def _unchanging(source: FileSource) -> bool:
-    """Whether only root and this daemon's own user could change the file or swap it in its folder."""
-    trusted = {0, os.geteuid()}
-    info = os.fstat(source.fileno())
-    if info.st_uid not in trusted or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return False
-    try:
-        folders = Path(os.readlink(f"/proc/self/fd/{source.fileno()}")).parents
-        return all(_guarded(folder.stat(), trusted) for folder in folders)
-    except OSError:
-        return False
-
-
-def _guarded(folder: os.stat_result, trusted: set[int]) -> bool:
-    sticky = folder.st_mode & stat.S_ISVTX
-    return folder.st_uid in trusted and (bool(sticky) or not folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+def _obstacle(sources: Sequence[FileSource], job: Job) -> str:
+    """Why these files cannot be guarded, "" when they can."""
+    nbytes, most = sum(s.size for s in sources), guard.largest(job.manner.deadline)
+    if nbytes > most:
+        return (
+            f"a writer would wait too long for the copy of {nbytes} bytes; at most {most} are guarded (raise "
+            "guard_deadline)"
+        )
+    for source in sources:
+        # A guard makes writers wait: nobody gets one on files that are neither theirs nor the operator's choice.
+        if job.kind != "configured" and os.fstat(source.fileno()).st_uid != job.uid:
+            return "it is neither configured nor the asker's own file"
+        if reason := guard.refusal(source.fileno()):
+            return reason
+    return ""
 
 
 def publish_mapped(
-    jobs: JobChannel, checkpoint: Checkpoint, sources: Sequence[FileSource], manner: Manner, settled: Callable[[], None]
+    jobs: JobChannel,
+    checkpoint: Checkpoint,
+    sources: Sequence[FileSource],
+    manner: Manner,
+    settled: Callable[[], None],
+    unguarded: str,
 ) -> None:
     """Lends the files as they lie. `settled` raises when they changed meanwhile."""
     jobs.tell(Sized("mapped", 0, len(checkpoint.tensors)))
@@ -96,11 +111,16 @@ def publish_mapped(
     sizes = [s.size for s in sources]
     data = encode_manifest(about, sizes, entries, digests)
     settled()
-    _hand_over(jobs, about, entries, data, sizes, [s.fileno() for s in sources])
+    _hand_over(jobs, about, entries, data, sizes, [s.fileno() for s in sources], unguarded)
 
 
 def publish_sealed(
-    jobs: JobChannel, checkpoint: Checkpoint, dtype: str | None, manner: Manner, settled: Callable[[], None]
+    jobs: JobChannel,
+    checkpoint: Checkpoint,
+    dtype: str | None,
+    manner: Manner,
+    settled: Callable[[], None],
+    unguarded: str = "",
 ) -> None:
     """Copies the tensors into new memory, floating ones as `dtype`, and seals it. `settled` as above."""
     layout = plan(checkpoint.tensors, dtype)
@@ -118,7 +138,7 @@ def publish_sealed(
         version = content_digest(zip(layout.entries, digests, strict=True), checkpoint.metadata)
         about = Description(version, "sealed", checkpoint.format, True, checkpoint.metadata)
         data = encode_manifest(about, [nbytes], layout.entries, digests)
-        _hand_over(jobs, about, layout.entries, data, [nbytes], [fd])
+        _hand_over(jobs, about, layout.entries, data, [nbytes], [fd], unguarded)
 
 
 def _filled(jobs: JobChannel, checkpoint: Checkpoint, layout: Layout, manner: Manner) -> tuple[int, int, list[bytes]]:
@@ -189,6 +209,7 @@ def _hand_over(
     manifest: bytes,
     sizes: Sequence[int],
     segments: Sequence[int],
+    unguarded: str,
 ) -> None:
     staged = Staged(
         version=about.version,
@@ -200,6 +221,7 @@ def _hand_over(
         manifest=len(manifest),
         segments=tuple(sizes),
         read=_bytes_read(),
+        unguarded=unguarded,
     )
     with channel.owned([memfd.sealed_copy("mapcell-manifest", manifest)]) as (held,):
         jobs.tell(staged, [held, *segments])

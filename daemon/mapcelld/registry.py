@@ -45,6 +45,9 @@ class Version:
 
     `identities` are those of the files that are mapped. `digest` is the content's where the id is provisional: it is an
     alias then, and "" until the bytes were hashed.
+    `unguarded` says why its files are not guarded, or why they were not mapped. `awaited` ones may be held by workers
+    that an earlier daemon lent them to. `rescuing` counts its files that are being copied, `late` are the pids that did
+    not let go of one in time, `replaced` the files of which the copy is lent while not all have let go.
     """
 
     id: str
@@ -61,6 +64,11 @@ class Version:
     state: State = State.READY
     pinned: bool = False
     leases: int = 0
+    unguarded: str = ""
+    awaited: bool = False
+    rescuing: int = 0
+    late: tuple[int, ...] = ()
+    replaced: dict[int, Segment] = field(default_factory=dict)
     recipes: set[Recipe] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
     identities: tuple[str, ...] = ()
@@ -73,8 +81,39 @@ class Version:
 
     @property
     def sealed_bytes(self) -> int:
-        """What it costs the budget: its bytes when sealed, nothing when mapped."""
-        return self.nbytes if self.residence == "sealed" else 0
+        """What it costs the budget: its bytes when sealed; of a mapped one those that were copied, mostly none."""
+        return self.nbytes if self.residence == "sealed" else sum(s.nbytes for s in self.segments if s.sealed)
+
+    @property
+    def lasting(self) -> tuple[Segment, ...]:
+        """The segments that a restart goes on with: files as long as a writer waits for them, whatever is lent."""
+        return tuple(self.replaced.get(number, segment) for number, segment in enumerate(self.segments))
+
+    @property
+    def guarded(self) -> bool:
+        """Whether writers to any file of it wait for a copy."""
+        return any(s.guarded for s in self.segments)
+
+    @property
+    def sound(self) -> bool:
+        """Whether its bytes are known to be its own: none of them lies in a file that could be written to."""
+        return self.residence == "sealed" or all(s.guarded or s.sealed for s in self.segments)
+
+    @property
+    def held(self) -> bool:
+        """Whether anyone uses it, as far as is known."""
+        return self.leases > 0 or self.awaited
+
+    @property
+    def guard(self) -> str:
+        """What the guard of its files does now, as messages.ModelRow has it."""
+        if self.residence == "sealed":
+            return ""
+        if self.rescuing:
+            return "rescuing"
+        if not self.sound:
+            return "lost" if any(s.stamp for s in self.segments) else "unguarded"
+        return "guarded" if self.guarded else ""
 
 
 @dataclass(slots=True)
@@ -236,11 +275,11 @@ class Registry:
         known = list(map(self.versions.__getitem__, model.versions))
         expendable = [v for v in known if model.anonymous and v.residence == "mapped"] or known[:-1]
         tagged = set(model.tags.values())
-        return [v for v in expendable if v.leases == 0 and not v.pinned and v.id not in tagged]
+        return [v for v in expendable if not v.held and not v.pinned and v.id not in tagged]
 
     def droppable(self, version: Version) -> bool:
         """Whether nothing needs `version` any more."""
-        return version.state is State.RETIRED and version.leases == 0 and not version.pinned
+        return version.state is State.RETIRED and not version.held and not version.pinned
 
     def drop(self, version: Version) -> None:
         """Forgets `version` and every name of it. The caller closes its segments."""
@@ -266,5 +305,5 @@ class Registry:
         return sum(v.sealed_bytes for v in self.versions.values())
 
     def mapped_bytes(self) -> int:
-        """Bytes of all mapped versions."""
-        return sum(v.nbytes for v in self.versions.values() if v.residence == "mapped")
+        """Bytes of all mapped versions, less what was copied of them."""
+        return sum(v.nbytes - v.sealed_bytes for v in self.versions.values() if v.residence == "mapped")

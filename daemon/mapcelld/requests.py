@@ -19,8 +19,8 @@ from mapcell_formats.messages import LeaseRow, Manner, ModelRow, Selection, Stag
 from mapcelld.access import Access
 from mapcelld.channel import Credentials
 from mapcelld.config import RESIDENCES, Config, ModelConfig
+from mapcelld.connections import Right
 from mapcelld.control import Handlers
-from mapcelld.handles import Right
 from mapcelld.headroom import descriptors
 from mapcelld.holdings import Holdings
 from mapcelld.registry import Model, Recipe, Version, split_name
@@ -87,15 +87,22 @@ class Requests:
         _check_selection(request.selection)
         plan, intent = self._unloaded(who, request.name)
         if plan is not None:
-            return Right(intent, plan=plan, hold=request.hold, then=request.selection)
+            then, sealed = request.selection, request.sealed
+            return Right(intent, plan=plan, hold=request.hold, then=then, sealed=sealed)
         model, version = self._resolve(who, request.name)
-        right = self.cast(model, version, request.selection)
+        right = self.cast(model, version, request.selection, request.sealed)
         return replace(right, hold=True) if request.hold else right
 
-    def cast(self, model: Model, version: Version, wanted: Selection) -> Right:
-        """The right to `version` of `model` as `wanted`: to itself, to a cast that is there, or to a plan for one."""
-        if not wanted.dtype or version.dtype == wanted.dtype:
+    def cast(self, model: Model, version: Version, wanted: Selection, sealed: bool = False) -> Right:
+        """The right to `version` of `model` as `wanted`: to itself, to a cast that is there, or to a plan for one.
+
+        With `sealed` a version whose files are mapped is copied like one that is cast.
+        """
+        as_it_is = not wanted.dtype or version.dtype == wanted.dtype
+        if as_it_is and not (sealed and version.residence == "mapped"):
             return Right(Intent(model.name), version)
+        if as_it_is:
+            wanted = Selection()
         made = self._registry.made_by(Recipe((version.id,), "sealed", wanted))
         if made is not None:
             return Right(Intent(model.name), made)
@@ -137,7 +144,7 @@ class Requests:
                 return messages.Models((row,))
         model, version = self._resolve(who, request.name)
         casts = [self._registry.versions[d] for d, base in model.bases.items() if base == version.id]
-        return messages.Models(tuple(_row(model, v) for v in (version, *casts)))
+        return messages.Models(tuple(self._row(model, v) for v in (version, *casts)))
 
     def list_leases(self, who: Credentials, _: object) -> messages.Leases:
         """The asker's leases; an operator sees all."""
@@ -182,7 +189,7 @@ class Requests:
     def unload(self, who: Credentials, request: messages.Unload | messages.Retire) -> messages.Models:
         """Retires what the name means; memory goes with the last lease, at once when there is none."""
         model, versions = self._meant(who, request.name)
-        rows = tuple(_row(model, v) for v in versions)
+        rows = tuple(self._row(model, v) for v in versions)
         for version in versions:
             self._holdings.retire(model, version)
         self._holdings.collect()
@@ -199,7 +206,7 @@ class Requests:
                 f"{request.name!r} is held by {len(held)} process{'es' * (len(held) > 1)} (pid "
                 f"{', '.join(map(str, sorted(held)[:8]))}); `mapcell retire` stops handing it out and lets them finish"
             )
-        rows = tuple(_row(model, v) for v in versions)
+        rows = tuple(self._row(model, v) for v in versions)
         for version in versions:
             self._holdings.retire(model, version)
             # What another name stands for is not this one's to drop.
@@ -220,7 +227,7 @@ class Requests:
             version.pinned = request.on
         self._holdings.changed()
         self._holdings.collect()
-        return messages.Models(tuple(_row(model, v) for v in versions))
+        return messages.Models(tuple(self._row(model, v) for v in versions))
 
     def tag(self, who: Credentials, request: messages.Tag) -> messages.Models:
         """Moves a tag to a version of the model."""
@@ -232,7 +239,7 @@ class Requests:
         model.tags[request.tag] = version.id
         self._holdings.changed()
         self._holdings.collect()
-        return messages.Models((_row(model, version),))
+        return messages.Models((self._row(model, version),))
 
     # --- helpers ----------------------------------------------------------------------------------------------------
 
@@ -284,7 +291,8 @@ class Requests:
         return self.preload(configured)
 
     def _manner(self, warm: bool = False, digest: str = "") -> Manner:
-        return Manner(self._config.huge_pages, self._config.drop_cache, warm, digest)
+        config = self._config
+        return Manner(config.huge_pages, config.drop_cache, warm, digest, config.guard_deadline)
 
     def _demand_operator(self, who: Credentials, what: str) -> None:
         if not self._access.operates(who):
@@ -307,8 +315,11 @@ class Requests:
         return Intent(name, owner, path, request.tag, request.pin, "newest")
 
     def _rows(self, who: Credentials) -> list[ModelRow]:
-        held = [_row(m, v) for m, v in self._registry.rows(lambda m: self._access.sees(who, m))]
+        held = [self._row(m, v) for m, v in self._registry.rows(lambda m: self._access.sees(who, m))]
         return sorted([*self._absent(who), *held], key=lambda row: row.name)
+
+    def _row(self, model: Model, version: Version) -> ModelRow:
+        return _row(model, version, self._holdings.outlook(version))
 
     def _absent(self, who: Credentials) -> list[ModelRow]:
         """What the asker may see that has no version: being staged, or configured and not there."""
@@ -346,7 +357,7 @@ def _demand_whole(model: Model, version: Version, verb: str) -> None:
         raise MapcellError(f"{version.id} was cast from {base} and goes with it; {verb} that version")
 
 
-def _row(model: Model, version: Version) -> ModelRow:
+def _row(model: Model, version: Version, outlook: str) -> ModelRow:
     tags = tuple(t for t, v in model.tags.items() if v == version.id)
     newest = bool(model.versions) and model.versions[-1] == version.id
     return ModelRow(
@@ -354,7 +365,7 @@ def _row(model: Model, version: Version) -> ModelRow:
         version=version.id,
         tags=(*tags, "latest") if newest else tags,
         state=version.state.value,
-        residence=version.residence,
+        residence="sealed" if version.sealed_bytes == version.nbytes else version.residence,
         dtype=version.dtype,
         nbytes=version.nbytes,
         tensors=version.tensors,
@@ -367,6 +378,8 @@ def _row(model: Model, version: Version) -> ModelRow:
         source_state=model.source_state if newest else "",
         source_detail=model.source_detail if newest else "",
         follow=model.follow,
+        guard=version.guard,
+        outlook=outlook,
     )
 
 

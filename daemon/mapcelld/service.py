@@ -22,9 +22,10 @@ from mapcelld import quotas
 from mapcelld.access import Access
 from mapcelld.channel import Credentials, supplementary_groups
 from mapcelld.config import Config
+from mapcelld.connections import Connection, Right
 from mapcelld.control import ControlDesk
 from mapcelld.figures import Statistics
-from mapcelld.handles import Connection, HandleDesk, Right
+from mapcelld.handles import HandleDesk
 from mapcelld.hashing import Hashing
 from mapcelld.headroom import Growth, Headroom, descriptors
 from mapcelld.holdings import Holdings
@@ -34,6 +35,7 @@ from mapcelld.manager import Manager
 from mapcelld.metrics import PRIVATE
 from mapcelld.registry import Model, Version
 from mapcelld.requests import Requests
+from mapcelld.rescue import RescueDesk
 from mapcelld.runtime import RuntimeFolder
 from mapcelld.stagers import Stagers
 from mapcelld.staging import Intent, Staging, StagingDesk
@@ -99,6 +101,14 @@ class Service:
             sockets.get(CONTROL_UNIT),
             growth.count,
         )
+        self._rescues = RescueDesk(
+            self._stagers,
+            self._holdings,
+            self._handles,
+            lambda: self._store.sync(self._holdings.registry),
+            lambda: self._config.guard_deadline,
+            self._staging.promised,
+        )
         self._room = {"handles": Headroom(share=1.5), "control": Headroom()}
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -107,6 +117,7 @@ class Service:
         """Starts the stagers' spawner and both channels, and stages what is to be preloaded."""
         await self._stagers.open()
         self._holdings.lock_configured()
+        self._rescues.open()
         self._handles.open()
         self._control.open()
         for model in self._config.models:
@@ -129,6 +140,7 @@ class Service:
         self._control.sweep()
         self._holdings.sweep()
         self._hashing.sweep()
+        self._rescues.scan()
 
     def look(self) -> None:
         """Stops listening while descriptors are short, and goes on when there are enough."""
@@ -150,6 +162,7 @@ class Service:
         await self._lookout.close()
         await self._hashing.close()
         await self._staging.close()
+        await self._rescues.close()
         self._handles.close()
         await self._stagers.close()
         self._holdings.close()
@@ -222,8 +235,9 @@ class Service:
     def cast(self, connection: Connection, version: Version) -> Version | None:
         """What the client gets of `version`; None when it has to be staged first, and `connection` waits for it."""
         wanted, connection.then = connection.then, Selection()
+        sealed, connection.sealed = connection.sealed, False
         name = self._holdings.name(connection.intent, version)
-        right = self._requests.cast(self._holdings.registry.models[name], version, wanted)
+        right = self._requests.cast(self._holdings.registry.models[name], version, wanted, sealed)
         connection.intent = right.intent
         if right.plan is not None:
             self._staging.start(right.plan, connection.peer.uid, connection, None)
@@ -236,6 +250,10 @@ class Service:
     def begin(self, who: Credentials, name: str, version: Version) -> Lease:
         """Begins a lease."""
         return self._holdings.begin(who, name, version)
+
+    def pass_on(self, lease: Lease, pid: int) -> Lease:
+        """The lease is held by process `pid` from here on."""
+        return self._holdings.leases.pass_on(lease, pid)
 
     def left(self, connection: Connection) -> None:
         """The client is gone: ends its lease, or its waiting."""
@@ -272,7 +290,7 @@ class Service:
         self._lookout.sync()
 
     def _make_room(self, uid: int, needed: int) -> None:
-        promised = self._staging.promised()
+        promised = self._staging.promised() + self._rescues.promised()
         self._holdings.make_room(uid, needed, promised, self._staging.promised(uid))
 
     def _observe(self, staging: Staging, kind: str, detail: str) -> None:

@@ -3,7 +3,8 @@
 The daemon cannot fork them itself: it runs an event loop and libzmq's threads, and a fork would copy both. The spawner
 imports what a stager needs, then only forks, kills and reaps; it never touches a foreign byte, and never waits for a
 child. Messages, one to a datagram: "F" and a job channel's descriptor to fork (answered by the pid as 4 bytes, or an
-errno as a negative number), "K" and a pid as 4 bytes to kill. It ends with the daemon.
+errno as a negative number), "U" to fork one that is in a hurry, "K" and a pid as 4 bytes to kill. It ends with the
+daemon.
 """
 
 from __future__ import annotations
@@ -60,9 +61,9 @@ def _obey(sock: socket.socket, children: set[int]) -> bool:
     payload, fds = channel.receive(sock, 16, 1)
     if not payload:
         return False
-    if payload == b"F" and fds:
+    if payload in (b"F", b"U") and fds:
         try:
-            pid = _fork(sock, fds[0])
+            pid = _fork(sock, fds[0], urgent=payload == b"U")
             children.add(pid)
         # Too many processes for now: the jobs that run are not to die of it.
         except OSError as exc:
@@ -77,7 +78,7 @@ def _obey(sock: socket.socket, children: set[int]) -> bool:
     return True
 
 
-def _fork(sock: socket.socket, fd: int) -> int:
+def _fork(sock: socket.socket, fd: int, urgent: bool) -> int:
     parent = os.getpid()
     pid = os.fork()
     if pid:
@@ -93,7 +94,8 @@ def _fork(sock: socket.socket, fd: int) -> int:
             raise SystemExit(1)
         _offer_to_the_oom_killer()
         # Staging may take its time; whoever attaches meanwhile, and the workers' own answers, may not.
-        os.nice(_NICENESS)
+        if not urgent:
+            os.nice(_NICENESS)
         with socket.socket(fileno=fd) as job:
             stager.run(job)
         status = 0

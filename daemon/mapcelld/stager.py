@@ -21,7 +21,7 @@ from mapcell_formats.gguf_dequantise import dequantised
 from mapcell_formats.manifest import Manifest
 from mapcell_formats.messages import Identified, Job, Refused, Selection
 from mapcell_formats.source import FileSource, read
-from mapcelld import channel, intake, looking, publishing, rehashing
+from mapcelld import channel, copying, intake, looking, publishing, rehashing
 from mapcelld.jobs import JobChannel
 
 # The job, then at most a manifest and a version's segments.
@@ -56,6 +56,9 @@ def _do(sock: socket.socket, jobs: JobChannel) -> None:
         rehashing.rehash(jobs, job, fds)
     elif job.kind in ("look", "look-claimed"):
         looking.look(jobs, job, fds)
+    elif job.kind == "rescue":
+        with FileSource(fds[0], "the guarded file") as source:
+            copying.copy_sealed(jobs, source)
     else:
         _stage_files(jobs, job, fds)
 
@@ -72,10 +75,12 @@ def _stage_files(jobs: JobChannel, job: Job, fds: list[int]) -> None:
             if identities != tuple(file_identity(os.fstat(s.fileno())) for s in sources):
                 raise StagingFailed(f"{job.paths[0]} changed while it was being read; ask again")
 
-        if publishing.may_map(checkpoint, sources, job):
-            publishing.publish_mapped(jobs, checkpoint, sources, job.manner, settled)
+        chosen = publishing.residence(checkpoint, sources, job)
+        if chosen.mapped:
+            publishing.publish_mapped(jobs, checkpoint, sources, job.manner, settled, chosen.unguarded)
         else:
-            publishing.publish_sealed(jobs, checkpoint, job.selection.dtype or None, job.manner, settled)
+            dtype = job.selection.dtype or None
+            publishing.publish_sealed(jobs, checkpoint, dtype, job.manner, settled, chosen.unguarded)
     finally:
         intake.close_sources(sources)
 
@@ -98,7 +103,8 @@ def _derive(jobs: JobChannel, job: Job, fds: list[int]) -> None:
         about = manifest.description()
         # Before their bytes are looked at, so that a change from there on shows in the end.
         identities = [file_identity(os.fstat(s.fileno())) for s in sources]
-        rehashing.demand_unchanged(about, manifest, sources, job)
+        if not job.sound:
+            rehashing.demand_unchanged(about, manifest, sources, job)
         tensors = rehashing.source_tensors(manifest)
         checkpoint = Checkpoint(about.format, tensors, tuple(sources), about.metadata)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from mapcell_formats import messages, wire
 from mapcell_formats.errors import ProtocolError, StagingFailed
-from mapcell_formats.messages import JOB_FOLLOWS, Hashed, Job, Staged
+from mapcell_formats.messages import JOB_FOLLOWS, Copied, Hashed, Job, Staged
 from mapcelld import channel, memfd
 
 log = logging.getLogger("mapcelld.stagers")
@@ -81,7 +81,7 @@ class Stager:
             raise StagingFailed("the stager died, perhaps for want of memory; see the daemon's log")
         try:
             _, message = wire.decode(payload, messages.STAGER_REPORTS)
-            if fds and not isinstance(message, (Staged, Hashed)):
+            if fds and not isinstance(message, (Staged, Hashed, Copied)):
                 raise ProtocolError(f"the stager sent {len(fds)} descriptors with {type(message).__name__}")
         except BaseException:
             channel.close_all(fds)
@@ -113,13 +113,13 @@ class Spawner:
             self._sock, self._process = _launch()
             asyncio.get_running_loop().add_reader(self._sock, self._on_answer, self._sock)
 
-    async def fork(self, job: socket.socket) -> int:
-        """Forks a stager that holds `job` (which stays the caller's). Its pid."""
+    async def fork(self, job: socket.socket, urgent: bool = False) -> int:
+        """Forks a stager that holds `job` (which stays the caller's); an `urgent` one gives way to nobody. Its pid."""
         await self.start()
         try:
             if self._sock is None:
                 raise ConnectionResetError("the spawner died")
-            channel.send(self._sock, b"F", [job.fileno()])
+            channel.send(self._sock, b"U" if urgent else b"F", [job.fileno()])
             answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
             self._answers.append(answer)
             async with asyncio.timeout(START_SECONDS):
@@ -183,17 +183,12 @@ def _launch() -> tuple[socket.socket, subprocess.Popen[bytes]]:
     return ours, process
 
 
-class Stagers:
-    """Where stagers come from, and how many there may be at once."""
+class Turns:
+    """How many jobs run at once: so many for each user, so many in all."""
 
     def __init__(self) -> None:
-        self._spawner = Spawner()
         self._turns = asyncio.Semaphore(MAX_IN_ALL)
         self._per_uid: dict[int, tuple[asyncio.Semaphore, int]] = {}
-
-    async def open(self) -> None:
-        """Starts the spawner, so that the first job need not wait for it."""
-        await self._spawner.start()
 
     @contextlib.asynccontextmanager
     async def turn(self, uid: int) -> AsyncIterator[None]:
@@ -209,12 +204,28 @@ class Stagers:
             if waiting == 1:
                 del self._per_uid[uid]
 
-    async def start(self) -> Stager:
+
+class Stagers:
+    """Where stagers come from, and how many there may be at once. Rescues have turns of their own."""
+
+    def __init__(self) -> None:
+        self._spawner = Spawner()
+        self._turns, self._urgent = Turns(), Turns()
+
+    async def open(self) -> None:
+        """Starts the spawner, so that the first job need not wait for it."""
+        await self._spawner.start()
+
+    def turn(self, uid: int, urgent: bool = False) -> contextlib.AbstractAsyncContextManager[None]:
+        """Waits until `uid` may have one more stager."""
+        return (self._urgent if urgent else self._turns).turn(uid)
+
+    async def start(self, urgent: bool = False) -> Stager:
         """A new stager, idle until it is sent its job. StagingFailed when none can be had."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
-                pid = await self._spawner.fork(theirs)
+                pid = await self._spawner.fork(theirs, urgent)
             except BaseException:
                 ours.close()
                 raise

@@ -61,11 +61,15 @@ class Plan:
     base: Version | None = None
     manner: Manner = field(default_factory=Manner)
 
-    def job(self) -> Job:
-        """The message that tells a stager."""
+    def job(self, uid: int) -> Job:
+        """The message that tells a stager, for a job of `uid`."""
         base = self.base.id if self.base else ""
         identities = self.base.identities if self.base else ()
-        return Job(self.kind, self.paths, self.roots, self.selection, self.residence, base, self.manner, identities)
+        sound = self.base is not None and self.base.sound
+        manner = self.manner
+        return Job(
+            self.kind, self.paths, self.roots, self.selection, self.residence, base, manner, identities, uid, sound
+        )
 
 
 class Waiter(Protocol):
@@ -170,7 +174,7 @@ class StagingDesk:
                 try:
                     fds = _job_descriptors(staging)
                     with channel.owned(fds):
-                        stager.begin(staging.plan.job(), fds)
+                        stager.begin(staging.plan.job(staging.uid), fds)
                     recipe = await self._identify(staging, stager)
                     if recipe is not None:
                         await self._fill(staging, stager, recipe)
@@ -312,10 +316,11 @@ def _version(staged: Staged, fds: list[int], promised: int) -> Version:
         manifest=segments[0],
         segments=tuple(segments[1:]),
         used=0.0,
+        unguarded=staged.unguarded,
     )
 
 
 def _read_only(fds: list[int]) -> list[int]:
     # Segment.unused counts read-only descriptions; and nothing here ever needs to write.
     with channel.owned(fds):
-        return [os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC) for fd in fds]
+        return [channel.reopened(fd) for fd in fds]

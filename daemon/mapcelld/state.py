@@ -20,6 +20,7 @@ T = TypeVar("T")
 # Raised whenever a record changes. An older or newer state is dropped: checkpoints are still on the disk.
 SCHEMA = 3
 MAX_STATE_BYTES = 64 << 20
+COPY = "copy"
 
 
 class StateError(ValueError):
@@ -28,7 +29,11 @@ class StateError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class VersionRecord:
-    """One version: what the registry knew, and what its descriptors have to look like. Sizes in bytes."""
+    """One version: what the registry knew, and what its descriptors have to look like. Sizes in bytes.
+
+    `guards` says of each segment of a mapped version what the guarded file looked like (`guard.stamp`), or COPY for one
+    that lies in memory by now, or "" for a file without a guard. Empty when that holds for all.
+    """
 
     id: str
     residence: str
@@ -46,6 +51,7 @@ class VersionRecord:
     recipes: tuple[Recipe, ...]
     identities: tuple[str, ...]
     digest: str
+    guards: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +138,19 @@ def _version(version: Version, manifest_digest: bytes) -> VersionRecord:
         recipes=tuple(version.recipes),
         identities=version.identities,
         digest=version.digest,
+        guards=_guards(version),
     )
+
+
+def _guards(version: Version) -> tuple[str, ...]:
+    guards = tuple(COPY if s.sealed else s.stamp if s.guarded else "" for s in version.lasting)
+    return guards if any(guards) else ()
 
 
 def _version_record(raw: Any) -> VersionRecord:
     lists = {key: tuple(raw[key]) for key in ("segments", "identities")}
     recipes = tuple(_recipe(r) for r in raw["recipes"])
+    lists["guards"] = tuple(raw["guards"])
     return _checked(VersionRecord(**{**raw, **lists, "recipes": recipes}))
 
 

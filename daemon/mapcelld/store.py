@@ -19,7 +19,7 @@ from blake3 import blake3
 from mapcell_formats.digest import PREFIX, file_identity, provisional_id
 from mapcell_formats.errors import FormatError
 from mapcell_formats.manifest import Manifest
-from mapcelld import memfd, state
+from mapcelld import guard, memfd, state
 from mapcelld.channel import close_all
 from mapcelld.manager import Inherited, Manager
 from mapcelld.registry import Model, Registry, State, Version
@@ -117,7 +117,7 @@ class Store:
         names, held = _names_of(version), self._kept.pop(version.id, ())
         if not self._fits(version):
             return
-        for name, segment in zip(names, (version.manifest, *version.segments), strict=True):
+        for name, segment in zip(names, (version.manifest, *version.lasting), strict=True):
             if name not in held:
                 self._manager.keep(name, segment.fileno())
         self._kept[version.id] = names
@@ -154,7 +154,7 @@ class Store:
             _name_models(left, registry)
 
     def _adopt_version(self, record: state.VersionRecord, by_name: dict[str, list[int]], registry: Registry) -> None:
-        names = _names(record.id, len(record.segments), record.digest, record.verified)
+        names = _names(record.id, [g == state.COPY for g in _guards(record)], record.digest, record.verified)
         fds = [by_name[name].pop(0) for name in names if by_name.get(name)]
         fault = "descriptors are missing" if len(fds) != len(names) else _fault(record, fds)
         if fault:
@@ -177,16 +177,21 @@ def _is_state(name: str) -> bool:
 
 
 def _names_of(version: Version) -> tuple[str, ...]:
-    return _names(version.id, len(version.segments), version.digest, version.verified)
+    return _names(version.id, [s.sealed for s in version.lasting], version.digest, version.verified)
 
 
-def _names(version: str, segments: int, digest: str, verified: bool) -> tuple[str, ...]:
+def _names(version: str, copies: Sequence[bool], digest: str, verified: bool) -> tuple[str, ...]:
+    """What the descriptors of a version are called; those of `copies` not as the files that they were made of."""
     # A manifest that has digests by now, or none any more, is another than the one that was published.
     doubted = version.startswith(PREFIX) and not verified
     kind = "verified" if digest else "doubted" if doubted else "manifest"
     # A store's names hold no colon.
     stem = version.replace(":", "-")
-    return (f"{stem}.{kind}", *(f"{stem}.{i}" for i in range(segments)))
+    return (f"{stem}.{kind}", *(f"{stem}.{i}{'.copy' if copy else ''}" for i, copy in enumerate(copies)))
+
+
+def _guards(record: state.VersionRecord) -> tuple[str, ...]:
+    return record.guards or ("",) * len(record.segments)
 
 
 def _digest(fd: int, nbytes: int) -> bytes:
@@ -217,12 +222,30 @@ def _fault(record: state.VersionRecord, fds: Sequence[int]) -> str:
     if record.residence == "sealed":
         sound = all(memfd.is_sealed(fd, n) for fd, n in zip(fds[1:], record.segments, strict=True))
         return "" if sound else "a segment is not sealed memory of its size"
-    same = provisional_id(file_identity(os.fstat(fd)) for fd in fds[1:]) == about.identity
-    return "" if same else "its file was changed meanwhile"
+    return _mapped_fault(record, fds[1:], about.identity)
+
+
+def _mapped_fault(record: state.VersionRecord, fds: Sequence[int], identity: str) -> str:
+    if not record.guards:
+        same = provisional_id(file_identity(os.fstat(fd)) for fd in fds) == identity
+        return "" if same else "its file was changed meanwhile"
+    if len(record.guards) != len(fds):
+        return "its guards are not those of its segments"
+    for fd, nbytes, stamp in zip(fds, record.segments, record.guards, strict=True):
+        # Under the guard that the manager kept nobody can have written, whatever was renamed or had its mode changed.
+        if stamp == state.COPY and not memfd.is_sealed(fd, nbytes):
+            return "the copy of a file is not sealed memory of its size"
+        if stamp != state.COPY and stamp != guard.stamp(fd):
+            return "its file was changed meanwhile"
+    return ""
 
 
 def _version(record: state.VersionRecord, fds: Sequence[int]) -> Version:
     segments = [Segment(fd, n) for fd, n in zip(fds, (record.manifest, *record.segments), strict=True)]
+    for segment, stamp in zip(segments[1:], _guards(record), strict=True):
+        segment.sealed = stamp == state.COPY
+        if stamp and not segment.sealed:
+            segment.regard(stamp)
     return Version(
         id=record.id,
         residence=record.residence,

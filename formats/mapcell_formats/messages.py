@@ -5,7 +5,8 @@ Three channels carry them:
 * control (ZeroMQ ROUTER): REQUESTS from a client, one of REPLIES to each under the same request number, and EVENTS
   under number 0 to those who asked for them by Watch.
 * handles (SEQPACKET): one Redeem or Attach from a client, then from the daemon any number of Progress and one Grant or
-  Refused.
+  Refused. On a guarded lease then Remap from the daemon, answered by Remapped; Extend from the client, answered by
+  Extended.
 * jobs (a socket pair between the daemon and one stager): Job, then what stands under the stager's half below.
 """
 
@@ -50,6 +51,8 @@ class ModelRow(Record):
     `source_state` says of the newest version what became of its source ("" of others): "same", "changed", "writing",
     "missing", "failing" (the new one could not be staged) or "unwatched"; `source_detail` why; `follow` whether a
     changed source is staged by itself.
+    `guard` is "guarded", "rescuing", "unguarded" or "lost" for a file mapped in place, "" for memory; `outlook` says in
+    words what becomes of it when somebody writes to the file, or why the file was not mapped.
     """
 
     name: str
@@ -69,6 +72,8 @@ class ModelRow(Record):
     source_state: str = ""
     source_detail: str = ""
     follow: bool = False
+    guard: str = ""
+    outlook: str = ""
 
 
 class LeaseRow(Record):
@@ -99,13 +104,15 @@ class Attach(Record):
     """Asks for a model by name ("minilm", "minilm:tag", "minilm@version"): for a ticket to it; on the handle channel,
     which holds shorter messages, for the lease itself.
 
-    `hold` keeps staging it, if it has to be staged, when the asker leaves.
+    `hold` keeps staging it, if it has to be staged, when the asker leaves. `sealed` asks for memory that never changes
+    its backing, for pages that are private and copied on write.
     """
 
     OP: ClassVar[str] = "attach"
     name: str
     selection: Selection = Selection()
     hold: bool = False
+    sealed: bool = False
 
 
 class Offer(Record):
@@ -268,7 +275,8 @@ class Refused(Record):
 
 class Event(Record):
     """Something happened to a version: `kind` is "staging", "progress", "ready", "retired", "failed" or "verified" (its
-    bytes were hashed); or to a model's source, then it is "source", and `detail` the row's source_state.
+    bytes were hashed); for a guarded file "rescuing", "rescued" or "lost"; or to a model's source, then it is "source",
+    and `detail` the row's source_state.
 
     `number` counts this subscriber's events without a gap.
     """
@@ -287,7 +295,7 @@ class Event(Record):
 
 
 class Redeem(Record):
-    """A client's one message on this channel, unless that is Attach; an offer's descriptors come with it."""
+    """A client's first message on this channel, unless that is Attach; an offer's descriptors come with it."""
 
     OP: ClassVar[str] = "redeem"
     ticket: bytes
@@ -303,13 +311,53 @@ class Progress(Record):
 
 
 class Grant(Record):
-    """The lease. With it come the manifest's descriptor and one for each segment, sizes in bytes as given."""
+    """The lease. With it come the manifest's descriptor and one for each segment, sizes in bytes as given.
+
+    `guarded` says that files are among the segments which may be replaced: Remap will then come on this connection.
+    """
 
     OP: ClassVar[str] = "grant"
     name: str
     version: str
     manifest: int
     segments: tuple[int, ...]
+    guarded: bool = False
+
+
+class Remap(Record):
+    """Segment number `segment` lies in the descriptor that comes with this from now on, byte for byte the same.
+
+    Whoever maps the old one maps this one over it and answers Remapped; somebody is waiting to write to the old one.
+    """
+
+    OP: ClassVar[str] = "remap"
+    segment: int
+    nbytes: int
+
+
+class Remapped(Record):
+    """From the client: nothing of that segment's old file is mapped here any more."""
+
+    OP: ClassVar[str] = "remapped"
+    segment: int
+
+
+class Extend(Record):
+    """From the client: it is about to fork, and asks for a lease of the same version for the child."""
+
+    OP: ClassVar[str] = "extend"
+
+
+class Extended(Record):
+    """The child's lease: its connection is the descriptor that comes with this."""
+
+    OP: ClassVar[str] = "extended"
+
+
+class Present(Record):
+    """From the child, first on its connection: whose pid the lease is to be shown under, as the kernel tells it."""
+
+    OP: ClassVar[str] = "present"
 
 
 # --- jobs -----------------------------------------------------------------------------------------------------------
@@ -320,12 +368,14 @@ JOB_FOLLOWS = b"job"
 
 class Manner(Record):
     """How to stage: `huge_pages` "off", "try" or "on"; `drop_cache` gives the source's page cache back; `warm` reads a
-    mapped file once; `digest`, when not empty, is the only content ("blake3:...") or file ("sha256:...") to accept."""
+    mapped file once; `digest`, when not empty, is the only content ("blake3:...") or file ("sha256:...") to accept.
+    `deadline` in seconds is how long a writer may be kept waiting for the copy of a guarded file."""
 
     huge_pages: str = "off"
     drop_cache: bool = False
     warm: bool = False
     digest: str = ""
+    deadline: float = 5.0
 
 
 class Job(Record):
@@ -338,6 +388,10 @@ class Job(Record):
     kind "look", "look-claimed": an inotify instance; what `paths` lead to now is looked at and watched. Whoever claimed
     a path had no right to name it, so nothing there is opened but what has one of `identities` already.
     `identities` of "derive" and "hash": what the version's files looked like when they were mapped.
+    kind "rescue": one segment of a version of ours, to be copied into sealed memory at once.
+
+    `uid` is whose job it is: files of that user, and configured ones, may be guarded. `sound` says that the base's
+    bytes are its own whatever its files look like: they are guarded, or memory by now.
     """
 
     OP: ClassVar[str] = "job"
@@ -349,6 +403,8 @@ class Job(Record):
     base: str
     manner: Manner
     identities: tuple[str, ...] = ()
+    uid: int = -1
+    sound: bool = False
 
 
 class Identified(Record):
@@ -377,7 +433,8 @@ class Proceed(Record):
 class Staged(Record):
     """From the stager: done. The manifest's descriptor and one for each segment come with it, sizes as given.
 
-    `read` is what this stager read in its life, as the kernel counted it (rchar in /proc/self/io).
+    `read` is what this stager read in its life, as the kernel counted it (rchar in /proc/self/io). `unguarded` says why
+    its files cannot be guarded, "" when they can, or when it was not asked to map any.
     """
 
     OP: ClassVar[str] = "staged"
@@ -390,6 +447,14 @@ class Staged(Record):
     manifest: int
     segments: tuple[int, ...]
     read: int
+    unguarded: str = ""
+
+
+class Copied(Record):
+    """From the stager of a rescue: the sealed copy of the segment's `nbytes`, whose descriptor comes with it."""
+
+    OP: ClassVar[str] = "copied"
+    nbytes: int
 
 
 class Place(Record):
@@ -446,5 +511,8 @@ REQUESTS = _table(Attach, Offer, ListModels, Resolve, ListLeases, GetStatus, Unl
 REPLIES = _table(Ticket, Models, Leases, Status, Refused, Event)
 REDEMPTIONS = _table(Redeem, Attach)
 HANDOUTS = _table(Progress, Grant, Refused)
+# On a guarded lease, from the daemon and from the client.
+CALLS = _table(Remap, Extended, Refused)
+ANSWERS = _table(Remapped, Extend, Present)
 STAGER_ORDERS = _table(Job, Proceed)
-STAGER_REPORTS = _table(Identified, Sized, Progress, Staged, Looked, Hashed, Refused)
+STAGER_REPORTS = _table(Identified, Sized, Progress, Staged, Looked, Hashed, Copied, Refused)

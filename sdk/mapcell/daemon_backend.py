@@ -71,14 +71,15 @@ def attach_name(
     `hold` lets the daemon go on staging when this process goes away.
     """
     until = time.monotonic() + timeout
-    request = Attach(name, Selection(dtype or "", keys, prefix), hold)
+    # Pages that are private once they are written cannot follow a file's replacement: they lie over memory.
+    request = Attach(name, Selection(dtype or "", keys, prefix), hold, sealed=mode == "c")
     # Where no daemon ever answered nobody waits for one: only what was there is waited for.
     found = [CONNECTIONS.client(until)]
 
     def attempt() -> Weights:
         client = found.pop() if found else CONNECTIONS.client(until)
         granted = obtain(client, request, until, on_progress)
-        weights = _weights(*granted, keys, prefix, mode, None)
+        weights = _weights(*granted, client.folder, keys, prefix, mode, None)
         KEEPER.renew(client)
         return weights
 
@@ -111,13 +112,16 @@ def attach_path(
     found = [CONNECTIONS.client(back)]
     sources = open_sources(path)
     selection = Selection(dtype or "", keys, prefix)
+    if mode == "c":
+        residence = "sealed"
     request = Offer(tuple(_label(s.path) for s in sources), selection, residence, name, tag, pin, hold)
     fds = [s.fileno() for s in sources]
 
     def attempt() -> Weights:
         client = found.pop() if found else CONNECTIONS.client(back)
         ticket = client.ask(request, left(back))
-        weights = _weights(*redeem(client, ticket, fds, until, on_progress), keys, prefix, mode, path)
+        granted = redeem(client, ticket, fds, until, on_progress)
+        weights = _weights(*granted, client.folder, keys, prefix, mode, path)
         KEEPER.renew(client)
         return weights
 
@@ -126,6 +130,16 @@ def attach_path(
     finally:
         for source in sources:
             source.close()
+
+
+def _lease(grant: Grant, sock: socket.socket, folder: str) -> Lease:
+    name = f"{grant.name}@{grant.version}"
+    if not grant.guarded:
+        return Lease(sock, name)
+    # The thread's module is for those alone who need it.
+    from .listening import GuardedLease
+
+    return GuardedLease(sock, name, folder)
 
 
 def _label(path: str) -> str:
@@ -137,18 +151,21 @@ def _weights(
     grant: Grant,
     fds: Sequence[int],
     sock: socket.socket,
+    folder: str,
     keys: tuple[str, ...] | None,
     prefix: str,
     mode: Mode,
     source: str | None,
 ) -> Weights:
-    lease = Lease(sock, f"{grant.name}@{grant.version}")
+    lease = _lease(grant, sock, folder)
     try:
         # The manifest outlives the lease: it tells what is mapped even when nothing is any more.
         text = map_segment(fds[0], grant.manifest, "r", None)
         maps = [map_segment(fd, n, mode, lease) for fd, n in zip(fds[1:], grant.segments, strict=True)]
     finally:
         close_all(fds)
+    if grant.guarded:
+        lease.listen(maps)
     manifest = Manifest(memoryview(text) if text is not None else b"")
     backing = DaemonBacking(grant.name, grant.version, maps, mode)
     return Weights(manifest, backing, name=grant.name, source=source, selected=select(manifest, keys, prefix))

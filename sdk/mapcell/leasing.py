@@ -9,7 +9,7 @@ import time
 from array import array
 from collections.abc import Callable, Sequence
 from threading import Lock
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
 from mapcell_formats import messages, wire
@@ -18,6 +18,9 @@ from mapcell_formats.messages import Attach, GetStatus, Grant, Progress, Redeem,
 
 from .connection import HANDLES, ControlClient, left
 from .zmtp import time_limit
+
+if TYPE_CHECKING:
+    from .mapping import SegmentMap
 
 OnProgress = Callable[[Progress], None]
 T = TypeVar("T")
@@ -40,22 +43,33 @@ class Lease:
     def __init__(self, sock: socket.socket, name: str) -> None:
         self._fd = sock.detach()
         self.name = name
-        KEEPER.watch(self)
+        self._look_out()
 
     def fileno(self) -> int:
         """The connection's descriptor, still owned by this object; -1 once closed."""
         return self._fd
+
+    def go_on(self, grant: Grant, fds: Sequence[int], sock: socket.socket) -> None:
+        """Goes on with what the daemon that came back granted, all of which is consumed."""
+        close_all(fds)
+        self.replace(sock)
 
     def replace(self, sock: socket.socket) -> None:
         """Goes on with another connection, after the daemon that knew the first one was restarted."""
         self.close()
         self._fd = sock.detach()
 
+    def listen(self, maps: Sequence[SegmentMap | None]) -> None:
+        """Has `maps` follow what the daemon says about them: nothing, unless they are of guarded files."""
+
     def close(self) -> None:
         """Ends the lease. A second call does nothing."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def _look_out(self) -> None:
+        KEEPER.watch(self)
 
     def __del__(self) -> None:
         self.close()
@@ -81,13 +95,12 @@ class Keeper:
         """Leases anew what was lost, as far as the daemon still has the version. Looks at most every 0.2 s."""
         for lease in self._lost():
             try:
-                _, fds, sock = obtain(client, Attach(lease.name), time.monotonic() + _RENEW_SECONDS, None)
+                granted = obtain(client, Attach(lease.name), time.monotonic() + _RENEW_SECONDS, None)
             except MapcellError:
                 # It is gone there: what is mapped here stays, and nobody is told.
                 lease.close()
                 continue
-            close_all(fds)
-            lease.replace(sock)
+            lease.go_on(*granted)
 
     def after_fork(self) -> None:
         """Forgets what the parent looks after."""

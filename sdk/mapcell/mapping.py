@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
+import os
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +16,18 @@ from mapcell_formats.manifest import TensorEntry
 Mode = Literal["r", "c"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
+_MAP_FIXED = 0x10
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+
+@cache
+def _mmap() -> Any:
+    """mmap(2) itself: Python's takes no address."""
+    call = ctypes.CDLL(None, use_errno=True).mmap
+    call.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *3 * [ctypes.c_int], ctypes.c_long]
+    call.restype = ctypes.c_void_p
+    return call
+
 
 class SegmentMap(mmap.mmap):
     """A map of one segment, which is what an array's `base` leads to.
@@ -22,6 +37,18 @@ class SegmentMap(mmap.mmap):
     """
 
     lease: object
+
+    def replace(self, fd: int) -> None:
+        """Maps `fd` (not consumed), which holds the same bytes, over this map at the same addresses.
+
+        Whoever computes on it meanwhile sees the one or the other. Only for maps of mode "r". OSError when refused.
+        """
+        # While the buffer is exported nobody can unmap it: the addresses stay this map's own.
+        with memoryview(self) as held:
+            address = np.frombuffer(held, np.uint8).__array_interface__["data"][0]
+            flags = mmap.MAP_SHARED | _MAP_FIXED
+            if _mmap()(address, len(held), mmap.PROT_READ, flags, fd, 0) == _MAP_FAILED:
+                raise OSError(number := ctypes.get_errno(), f"mapping over a file: {os.strerror(number)}")
 
 
 def map_segment(fd: int, nbytes: int, mode: Mode, lease: object) -> SegmentMap | None:

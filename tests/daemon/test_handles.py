@@ -17,7 +17,8 @@ from mapcell_formats.errors import AccessDenied, MapcellError, NotFound, Protoco
 from mapcell_formats.messages import Attach, Grant, Progress, Redeem, Refused, Selection
 from mapcelld import channel
 from mapcelld.channel import Credentials
-from mapcelld.handles import REDEEM_SECONDS, Connection, HandleDesk, Right
+from mapcelld.connections import Connection, Right
+from mapcelld.handles import REDEEM_SECONDS, HandleDesk
 from mapcelld.leases import Lease
 from mapcelld.registry import Version
 from mapcelld.staging import Intent, Plan

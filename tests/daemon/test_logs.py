@@ -26,7 +26,7 @@ from support.daemon import DaemonProcess
 SOURCES = sorted(Path(mapcelld.__file__).parent.glob("*.py"))
 LINE = re.compile(r"(DEBUG|INFO|WARNING|ERROR) (asyncio|mapcelld)(\.[a-z_]+)? \S.*")
 # Fields that hold nothing but words of the daemon's own, and ids that it computed.
-OWN = {"version", "residence", "key", "channel"}
+OWN = {"version", "residence", "key", "channel", "pids"}
 HOSTILE = "x\n<0>mapcelld evicted: version=1\r\x1b[2J\x1b]0;t\x07\u202e\u2028\x00\x9b31m"
 
 

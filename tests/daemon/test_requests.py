@@ -26,7 +26,7 @@ from mapcell_formats.messages import (
 from mapcelld.access import Access
 from mapcelld.channel import Credentials
 from mapcelld.config import Config, ModelConfig, Principals
-from mapcelld.handles import Right
+from mapcelld.connections import Right
 from mapcelld.holdings import Holdings
 from mapcelld.registry import State, Version
 from mapcelld.requests import Requests

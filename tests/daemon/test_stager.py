@@ -162,14 +162,17 @@ def test_mapped(file: Path) -> None:
 
 
 def test_auto(file: Path) -> None:
-    """What nobody else can change is mapped; what somebody could is sealed."""
-    assert staged(file).residence == "mapped"
+    """What the kernel guards is mapped, whoever may write it; what it does not is sealed, and the reason told."""
     file.chmod(0o666)
-    assert staged(file).residence == "sealed"
-    file.chmod(0o600)
-    file.parent.chmod(0o777)
-    assert staged(file).residence == "sealed"
-    file.parent.chmod(0o700)
+    assert (staged(file).residence, staged(file).unguarded) == ("mapped", "")
+    with file.open("r+b"):
+        assert (staged(file).residence, staged(file).unguarded) == ("sealed", "it is open for writing")
+        demanded = staged(file, residence="mapped")
+        assert (demanded.residence, demanded.unguarded) == ("mapped", "it is open for writing")
+    slow = staged(file, manner=Manner(deadline=0.001))
+    assert slow.residence == "sealed"
+    assert slow.unguarded.startswith(f"a writer would wait too long for the copy of {file.stat().st_size} bytes")
+    assert staged(file, residence="sealed").unguarded == ""
 
 
 @pytest.mark.parametrize(

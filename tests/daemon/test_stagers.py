@@ -13,7 +13,7 @@ import pytest
 from mapcell_formats.errors import MapcellError, StagingFailed
 from mapcell_formats.messages import Identified, Job, Manner, Refused, Selection
 from mapcelld import stagers
-from mapcelld.stagers import MAX_IN_ALL, MAX_PER_UID, Spawner, Stager, Stagers
+from mapcelld.stagers import MAX_IN_ALL, MAX_PER_UID, Spawner, Stager, Stagers, Turns
 
 
 def run(scene: Callable[[Stagers], Awaitable[None]]) -> None:
@@ -225,7 +225,7 @@ def test_turns() -> None:
     """One user has so many at once, all users so many together, and who leaves lets the next one in."""
 
     async def scene() -> None:
-        pool = Stagers()
+        pool = Turns()
         inside: list[int] = []
         leave = asyncio.Event()
 

@@ -39,7 +39,7 @@ def test_from_job_to_version() -> None:
         under_way = harness.start(waiter, selection=Selection(keys=("a",)))
         script = await harness.stagers.script(0)
         await script.identify()
-        assert script.job == under_way.plan.job()
+        assert script.job == under_way.plan.job(under_way.uid)
         await script.size()
         assert await script.hear() == Proceed()
         assert (harness.desk.promised(), harness.desk.promised(7), harness.desk.promised(8)) == (4, 4, 0)

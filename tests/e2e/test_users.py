@@ -77,8 +77,8 @@ def test_other_users_see_what_is_theirs(shared: Path, daemon: DaemonProcess) -> 
     assert [seen[k].partition(":")[0] for k in ("unload", "squat", "pin")] == ["AccessDenied"] * 3
     rows = {r.name: r for r in CONNECTIONS.client().ask(ListModels(), 5).rows}
     assert set(rows) == {"public", "theirs", str(private)}
-    # The other user may write that file, so it may not be lent as it lies.
-    assert rows["theirs"].residence == "sealed"
+    # The other user may write that file, so it is only lent as it lies while the kernel guards it.
+    assert (rows["theirs"].residence, rows["theirs"].guard) == ("mapped", "guarded")
     assert len(CONNECTIONS.client().ask(ListLeases(), 5).rows) == len(mine)
 
 

@@ -95,14 +95,15 @@ def packed(
     op: object = "attach", fields: object = None, protocol: object = wire.PROTOCOL, request: object = 1
 ) -> bytes:
     """A message put together by hand."""
-    sound = {"name": "m", "selection": {"dtype": "", "keys": None, "prefix": ""}, "hold": False}
+    sound = {"name": "m", "selection": {"dtype": "", "keys": None, "prefix": ""}, "hold": False, "sealed": False}
     data: bytes = msgpack.packb([protocol, request, op, sound if fields is None else fields])
     return data
 
 
 def attach(**fields: object) -> bytes:
     """An Attach with fields replaced, added, or (...) left out."""
-    sound: dict[str, object] = {"name": "m", "selection": {"dtype": "", "keys": None, "prefix": ""}, "hold": False}
+    selection = {"dtype": "", "keys": None, "prefix": ""}
+    sound: dict[str, object] = {"name": "m", "selection": selection, "hold": False, "sealed": False}
     return packed(fields={k: v for k, v in (sound | fields).items() if v is not ...})
 
 
@@ -138,7 +139,7 @@ SELECTION = {"dtype": "", "keys": None, "prefix": ""}
         (packed(op="x" * 10_000), "unknown operation 'xxx"),
         (packed(fields=[]), "fields of Attach are no map"),
         (packed(fields=3), "fields of Attach are no map"),
-        (packed(fields={}), "missing fields ['hold', 'name', 'selection']"),
+        (packed(fields={}), "missing fields ['hold', 'name', 'sealed', 'selection']"),
         (attach(name=...), "missing fields ['name']"),
         (attach(more=1), "unknown fields ['more']"),
         (attach(**{"x" * 10_000: 1}), "unknown fields ['xxx"),

@@ -132,6 +132,7 @@ def _print_model(row: ModelRow) -> None:
             ("source", f"{row.source} ({row.format})"),
             ("source now", output.source(row.source_state, row.source_detail, row.follow)),
             ("residence", row.residence),
+            ("guard", ", ".join(filter(None, [row.guard, row.outlook]))),
             ("verified", _verified(row)),
             ("tensors", f"{row.tensors:,}, {dtype}, {output.size(row.nbytes)}"),
             ("leases", str(row.leases)),
