@@ -27,6 +27,12 @@ def mapped(path: Path, name: str = "m") -> str:
     return weights.version
 
 
+def unguarded(path: Path) -> None:
+    """The same for a file that nobody guards, since somebody has it open for writing."""
+    with path.open("r+b"):
+        mapped(path)
+
+
 def row(name: str = "m") -> ModelRow:
     """What the daemon says of the newest version of `name`."""
     return rows(name)[0]
@@ -58,9 +64,9 @@ def test_hashed_once_and_said(daemon: DaemonProcess, tmp_path: Path) -> None:
 
 
 def test_changed_in_place_is_verified_no_more(daemon: DaemonProcess, tmp_path: Path) -> None:
-    """A file that is rewritten where it lies is not what was hashed: rows and new leases say so."""
+    """A file that nobody guards and that is rewritten where it lies is not what was hashed: rows and new leases say so."""
     path = write_model(tmp_path / "m.safetensors", 1)
-    mapped(path)
+    unguarded(path)
     verified()
     eventually(lambda: row().source_state == "same", PATIENCE)
     with path.open("r+b") as file:
@@ -76,7 +82,7 @@ def test_changed_in_place_is_verified_no_more(daemon: DaemonProcess, tmp_path: P
 def test_cast_of_a_touched_file(daemon: DaemonProcess, tmp_path: Path) -> None:
     """chmod takes nothing from a version whose digests are known; bytes changed under a forged mtime are refused."""
     path = write_model(tmp_path / "m.safetensors", 1)
-    mapped(path)
+    unguarded(path)
     verified()
     path.chmod(0o600)
     assert number_of(attach_name("m", dtype="F64", keys=None, prefix="", mode="r", timeout=30)) == 1
