@@ -161,7 +161,7 @@ def test_file_systems_that_do_not_tell(
     house: Path, instance: int, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NFS, FUSE and the like are watched for what this host does, and said not to tell of every change."""
-    monkeypatch.setattr(looking.intake, "file_system", lambda fd: number)
+    monkeypatch.setattr(looking.filesystems, "kind_of", lambda fd: number)
     seen = look(house / "real/model.safetensors", instance)
     assert "does not tell of every change" in seen.unwatched
     assert (seen.state, bool(seen.places)) == ("there", True)

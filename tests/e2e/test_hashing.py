@@ -64,7 +64,7 @@ def test_hashed_once_and_said(daemon: DaemonProcess, tmp_path: Path) -> None:
 
 
 def test_changed_in_place_is_verified_no_more(daemon: DaemonProcess, tmp_path: Path) -> None:
-    """A file that nobody guards and that is rewritten where it lies is not what was hashed: rows and new leases say so."""
+    """An unguarded file that is rewritten where it lies is not what was hashed: rows and new leases say so."""
     path = write_model(tmp_path / "m.safetensors", 1)
     unguarded(path)
     verified()

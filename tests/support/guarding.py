@@ -30,11 +30,16 @@ class Looker:
         self._held: dict[str, tuple[list[Any], float]] = {}
         self.passes = 0
         self.wrong = 0
+        self.rests = False
 
     def attach(self, name: str, number: str) -> None:
         """Views every tensor of the model `name`."""
         weights: Weights = mapcell.attach(name, daemon="require", timeout=_PATIENCE)
         self._held[name] = ([weights[n] for n in weights], float(number))
+
+    def rest(self) -> None:
+        """Looks only when it is told to, from here on."""
+        self.rests = True
 
     def drop(self, name: str) -> None:
         """Lets go of one."""
@@ -54,12 +59,14 @@ class Looker:
     def obey(self) -> None:
         """Looks until its standard input ends, and does what it is told between two looks."""
         while True:
-            if select.select([sys.stdin], [], [], 0 if self._held else None)[0]:
+            looks = self._held and not self.rests
+            if select.select([sys.stdin], [], [], 0 if looks else None)[0]:
                 verb, *arguments = (sys.stdin.readline() or "end").split()
                 if verb == "end":
                     return
                 print(json.dumps(getattr(self, verb)(*arguments)), flush=True)
-            self.look()
+            if looks:
+                self.look()
 
 
 class Worker:
