@@ -24,6 +24,7 @@ from mapcelld.control import Handlers
 from mapcelld.headroom import descriptors
 from mapcelld.holdings import Holdings
 from mapcelld.registry import Model, Recipe, Version, split_name
+from mapcelld.rows import absent_row, row_of
 from mapcelld.staging import Intent, Plan, StagingDesk
 from mapcelld.tickets import Tickets
 
@@ -319,7 +320,7 @@ class Requests:
         return sorted([*self._absent(who), *held], key=lambda row: row.name)
 
     def _row(self, model: Model, version: Version) -> ModelRow:
-        return _row(model, version, self._holdings.outlook(version))
+        return row_of(model, version, self._holdings.outlook(version))
 
     def _absent(self, who: Credentials) -> list[ModelRow]:
         """What the asker may see that has no version: being staged, or configured and not there."""
@@ -327,12 +328,12 @@ class Requests:
         for staging in self._staging:
             for intent in {w.intent.name: w.intent for w in staging.waiters}.values():
                 if self.may_hear(who, intent):
-                    rows.append(_absent_row(intent, "STAGING", staging.plan, staging.total))
+                    rows.append(absent_row(intent, "STAGING", staging.plan, staging.total))
         taken = {row.name for row in rows} | self._registry.models.keys()
         for model in self._config.models:
             plan, intent = self.preload(model)
             if model.name not in taken and self.may_hear(who, intent):
-                rows.append(_absent_row(intent, "UNLOADED", plan, 0))
+                rows.append(absent_row(intent, "UNLOADED", plan, 0))
         return rows
 
 
@@ -355,47 +356,3 @@ def _demand_whole(model: Model, version: Version, verb: str) -> None:
     base = model.bases.get(version.id)
     if base:
         raise MapcellError(f"{version.id} was cast from {base} and goes with it; {verb} that version")
-
-
-def _row(model: Model, version: Version, outlook: str) -> ModelRow:
-    tags = tuple(t for t, v in model.tags.items() if v == version.id)
-    newest = bool(model.versions) and model.versions[-1] == version.id
-    return ModelRow(
-        name=model.name,
-        version=version.id,
-        tags=(*tags, "latest") if newest else tags,
-        state=version.state.value,
-        residence="sealed" if version.sealed_bytes == version.nbytes else version.residence,
-        dtype=version.dtype,
-        nbytes=version.nbytes,
-        tensors=version.tensors,
-        leases=version.leases,
-        pinned=version.pinned,
-        verified=version.verified,
-        format=version.format,
-        source=model.source,
-        digest=version.content,
-        source_state=model.source_state if newest else "",
-        source_detail=model.source_detail if newest else "",
-        follow=model.follow,
-        guard=version.guard,
-        outlook=outlook,
-    )
-
-
-def _absent_row(intent: Intent, state: str, plan: Plan, total: int) -> ModelRow:
-    return ModelRow(
-        name=intent.name,
-        version="",
-        tags=(),
-        state=state,
-        residence=plan.residence,
-        dtype=plan.selection.dtype,
-        nbytes=total,
-        tensors=0,
-        leases=0,
-        pinned=intent.pin,
-        verified=False,
-        format="",
-        source=intent.source,
-    )
