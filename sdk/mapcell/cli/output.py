@@ -82,7 +82,7 @@ def verified(whether: bool) -> str:
 
 
 _SOURCES = {
-    "changed": "was changed since; `mapcell load` loads the new one, follow = true does it by itself",
+    "changed": "was changed since; `mapcell load PATH --name NAME` takes the new one, follow = true does it by itself",
     "writing": "is being written",
     "missing": "is missing",
     "failing": "was changed, and cannot be staged",
