@@ -29,6 +29,11 @@ class Stream:
     queued: int = 0
 
 
+def within(address: int, nbytes: int, memory: dict[int, int]) -> bool:
+    """Whether one piece of `memory` holds all of it. Copied first: other threads go on."""
+    return any(a <= address and address + nbytes <= a + n for a, n in list(memory.items()))
+
+
 class FakeDriver:
     """`Driver` for `count` devices of `capacity` bytes, whose memory is this process's and so can be looked at.
 
@@ -109,7 +114,7 @@ class FakeDriver:
 
     def free(self, address: int) -> None:
         """See `Driver`."""
-        for stream in self.streams:
+        for stream in list(self.streams):
             self._advance(stream)
         assert self.device_memory.pop(address)
         del self._buffers[address]
@@ -123,8 +128,7 @@ class FakeDriver:
         return address
 
     def free_host(self, address: int) -> None:
-        """See `Driver`. Not while a copy from it is queued: CUDA would read what is no longer there."""
-        assert not any(s.queue for s in self.streams.values()), "page-locked memory let go of while it is read"
+        """See `Driver`. A copy that is still queued will find that it is no longer there."""
         assert self.host_memory.pop(address)
         del self._buffers[address]
         self._called("free_host")
@@ -135,14 +139,16 @@ class FakeDriver:
         if self.refuse_registration:
             raise DeviceFailed("this memory cannot be page-locked")
         assert address % PAGE == 0
-        if any(a < address + nbytes and address < a + n for a, n in self.registered.items()):
-            raise DeviceFailed("this memory is page-locked already")
-        self.registered[address] = nbytes
-        self.most_registered = max(self.most_registered, sum(self.registered.values()))
+        with self._lock:
+            if any(a < address + nbytes and address < a + n for a, n in self.registered.items()):
+                raise DeviceFailed("this memory is page-locked already")
+            self.registered[address] = nbytes
+            self.most_registered = max(self.most_registered, sum(self.registered.values()))
 
     def unregister(self, address: int) -> None:
         """See `Driver`."""
-        assert self.registered.pop(address)
+        with self._lock:
+            assert self.registered.pop(address)
         self._called("unregister")
 
     def create_stream(self) -> int:
@@ -174,13 +180,11 @@ class FakeDriver:
         """See `Driver`."""
         self._called("copy")
         assert nbytes > 0
-        assert any(a <= target and target + nbytes <= a + n for a, n in self.device_memory.items()), "no such memory"
-        locked = [*self.host_memory.items(), *self.registered.items()]
-        assert any(a <= source and source + nbytes <= a + n for a, n in locked), "not page-locked as a whole"
+        assert within(target, nbytes, self.device_memory), "no such memory"
+        assert self._locked(source, nbytes), "not page-locked as a whole"
 
         def copied() -> None:
-            still = [*self.host_memory.items(), *self.registered.items()]
-            assert any(a <= source and source + nbytes <= a + n for a, n in still), "unlocked before it was read"
+            assert self._locked(source, nbytes), "unlocked before it was read"
             ctypes.memmove(target, source, nbytes)
 
         self._queue(stream, copied)
@@ -210,6 +214,9 @@ class FakeDriver:
         self._advance(stream)
         self._called("finish_stream")
 
+    def _locked(self, address: int, nbytes: int) -> bool:
+        return within(address, nbytes, self.host_memory) or within(address, nbytes, self.registered)
+
     def _queue(self, stream: int, work: Callable[[], None]) -> None:
         with self._lock:
             self.streams[stream].queue.append(work)
@@ -232,7 +239,7 @@ class FakeDriver:
                 raise DeviceFailed(f"call {self._fail_at}, {name}, was told to fail")
 
     def _free(self) -> int:
-        return self._capacity - sum(self.device_memory.values())
+        return self._capacity - sum(list(self.device_memory.values()))
 
     def _memory(self, nbytes: int, alignment: int) -> int:
         raw = (ctypes.c_uint8 * (nbytes + alignment))()
