@@ -14,6 +14,11 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A machine that is busy with other work makes a sound example slow.
+settings.register_profile("mapcell", deadline=None)
+settings.load_profile("mapcell")
 
 # What a test let go may take a moment to end: a thread on its way out, a child that was just killed.
 GRACE_SECONDS = 3.0
