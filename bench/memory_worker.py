@@ -15,6 +15,7 @@ from typing import Any
 
 Task = dict[str, Any]
 _PAGE = 4096
+_PATIENCE_SECONDS = 120
 
 
 def look(arrays: Mapping[str, Any]) -> None:
@@ -128,12 +129,13 @@ def shared(task: Task) -> None:
     children: list[Any] = []
     try:
         for line in sys.stdin:
-            while len(children) < int(line):
-                ready = context.Event()
+            fresh = [context.Event() for _ in range(int(line) - len(children))]
+            for ready in fresh:
                 child = context.Process(target=_receive, args=(tensors, ready), daemon=True)
                 child.start()
                 children.append(child)
-                ready.wait(60)
+            if not all(ready.wait(_PATIENCE_SECONDS) for ready in fresh):
+                raise TimeoutError("a worker did not get its tensors")
             _say([child.pid for child in children])
     finally:
         for child in children:

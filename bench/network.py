@@ -88,7 +88,7 @@ def construction(options: argparse.Namespace) -> list[Row]:
     }
     case = {"what": "construct", "parameters": 2 * layers}
     rows = compare(case, ways, options.rounds, options.only, limit=options.limit)
-    large = max(options.elements // LARGE**2, 1)
+    large = -(-options.elements // LARGE**2)
     ways = {
         "mapcell, no_init": lambda: lambda: lazy(large, LARGE),
         "torch, meta": lambda: maker(large, LARGE, "meta"),

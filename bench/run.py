@@ -21,19 +21,19 @@ from common import BENCH, compiled_modules
 RESULTS = BENCH / "results"
 # Scripts by what is left of their defaults in the short set, and what the long one has instead.
 SHORT: Mapping[str, Sequence[str]] = {
-    "import_time": (),
+    "import_time": ("--rounds", "8", "--limit", "2"),
     "attach_latency": (),
-    "whole_model": (),
-    "network": (),
-    "staging": (),
+    "whole_model": ("--rounds", "4", "--limit", "4"),
+    "network": ("--limit", "2"),
+    "staging": ("--mib", "512", "--rounds", "4", "--limit", "5"),
     "memory": (),
-    "ready": (),
-    "serve": (),
-    "compute": (),
+    "ready": ("--rounds", "3"),
+    "serve": ("--seconds", "1.5"),
+    "compute": ("--rounds", "2"),
     "guard_delay": ("--mib", "1", "16", "64", "--rounds", "2"),
     "listing": ("--tensors", "20000", "--repeat", "3"),
     "attach_while_staging": ("--gib", "1", "--rounds", "2"),
-    "soak": ("--seconds", "20"),
+    "soak": ("--seconds", "10"),
 }
 FULL: Mapping[str, Sequence[str]] = {
     "import_time": ("--rounds", "40", "--limit", "60"),
