@@ -105,7 +105,7 @@ def _import(results: Results) -> float | None:
 
 
 def _staging(results: Results) -> float | None:
-    case: dict[str, Any] = {"cache": "warm", "tensors": next(iter(results.values("staging", "tensors")), None)}
+    case: dict[str, Any] = {"what": "stage", "cache": "warm"}
     copy = results.figure("staging", "copy to memfd, 1 thread", "seconds", **case)
     found = ratio(copy, results.figure("staging", "mapcell, sealed", "seconds", **case))
     return None if found is None else found * 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,7 @@ def _bars(axes: Axes, values: Mapping[str, float], unit: str, log: bool = False)
     axes.grid(True, axis="x")
     if log:
         axes.set_xscale("log")
+        axes.set_xlim(left=10 ** math.floor(math.log10(min(values.values()) / 2)))
     axes.margins(x=0.25)
 
 
@@ -172,7 +174,7 @@ def ready(figure: Figure, results: Results) -> bool:
 def staging(figure: Figure, results: Results) -> bool:
     """Throughput of staging beside its parts."""
     axes = figure.subplots()
-    case: dict[str, Any] = {"cache": "warm", "tensors": next(iter(results.values("staging", "tensors")), None)}
+    case: dict[str, Any] = {"what": "stage", "cache": "warm"}
     mib = max(results.values("staging", "mib", **case), default=0)
     values = {}
     for way in results.ways("staging", **case):

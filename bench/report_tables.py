@@ -157,13 +157,13 @@ def readies(results: Results) -> str:
 
 def staging(results: Results, cache: str) -> str:
     """Time and throughput of each way, of the checkpoint as its readers have it."""
-    mib = max((v for v in results.values("staging", "mib", cache=cache)), default=0)
+    mib = max(results.values("staging", "mib", what="stage"), default=0)
 
     def throughput(row: Row) -> str:
         return number(mib * MIB / row["figures"]["seconds"]["p50"] / 1e9)
 
-    return figures(results, "staging", {"ms, p50 / p99": milliseconds, "GB/s": throughput}, cache=cache, mib=mib,
-                   tensors=next(iter(results.values("staging", "tensors")), None))  # fmt: skip
+    columns: dict[str, Cell] = {"ms, p50 / p99": milliseconds, "GB/s": throughput}
+    return figures(results, "staging", columns, f"{mib:,} MiB", what="stage", cache=cache)
 
 
 def decrypting(results: Results) -> str:

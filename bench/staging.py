@@ -197,7 +197,12 @@ def measure(options: argparse.Namespace) -> list[Row]:
         to_memfd(next(noise(_BUFFER)), 3 * shape.nbytes, 1)
         with private_daemon():
             for name, cache in (("warm", warm), ("cold", drop)):
-                case: dict[str, object] = {"cache": name, "mib": options.mib, "tensors": options.tensors}
+                case: dict[str, object] = {
+                    "what": "stage",
+                    "cache": name,
+                    "mib": options.mib,
+                    "tensors": options.tensors,
+                }
                 ways: dict[str, Callable[[], Repetition]] = {
                     "mapcell, sealed": partial(Staged, path, cache, "sealed", None),
                     "mapcell, cast": partial(Staged, small, cache, "sealed", "F32"),
@@ -232,7 +237,10 @@ def bytes_read(path: Path, case: Mapping[str, object], options: argparse.Namespa
 
 def huge_pages(place: Path, path: Path, options: argparse.Namespace) -> list[Row]:
     """Into huge pages, when there are enough."""
-    way, case = "mapcell, huge pages", {"cache": "warm", "mib": options.mib, "tensors": options.tensors}
+    way, case = (
+        "mapcell, huge pages",
+        {"what": "stage", "cache": "warm", "mib": options.mib, "tensors": options.tensors},
+    )
     if options.only is not None and way not in options.only:
         return []
     needed, free = options.mib // 2 + 2, machine().huge_pages

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,10 +61,30 @@ def left_by(script: str, arguments: str, ways: list[str], out: Path) -> dict[str
     return found
 
 
+class Left:
+    """What each script left in a folder, run when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._found: dict[str, dict[str, Any]] = {}
+
+    def by(self, script: str, arguments: str, ways: list[str]) -> dict[str, Any]:
+        """The script's document."""
+        if script not in self._found:
+            self._found[script] = left_by(script, arguments, ways, self.folder / f"{script}.json")
+        return self._found[script]
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
+    """One run of each script, for all tests."""
+    return Left(tmp_path_factory.mktemp("results"))
+
+
 @pytest.mark.parametrize(("script", "arguments", "ways"), RUNS, ids=[script for script, _, _ in RUNS])
-def test_shape(script: str, arguments: str, ways: list[str], tmp_path: Path) -> None:
+def test_shape(script: str, arguments: str, ways: list[str], left: Left) -> None:
     """A result says what ran where and when, and has figures for each way that was asked for."""
-    found = left_by(script, arguments, ways, tmp_path / "out.json")
+    found = left.by(script, arguments, ways)
     assert found["bench"] == script
     assert found["script"] == f"bench/{script}.py"
     assert found["machine"].keys() >= {"kernel", "cpu", "cores", "memory", "python"}
@@ -78,6 +99,24 @@ def test_shape(script: str, arguments: str, ways: list[str], tmp_path: Path) -> 
         if isinstance(seconds, dict):
             assert seconds["count"] >= 1
             assert 0 < seconds["min"] <= seconds["p50"] <= seconds["p99"]
+
+
+def test_report_takes_them_all(left: Left, tmp_path: Path) -> None:
+    """Every table of the documents is made from what the scripts leave, and every plot."""
+    for run in RUNS:
+        left.by(*run)
+    (tmp_path / "docs").mkdir()
+    for name in ("README.md", "docs/benchmarks.md"):
+        text = (BENCH.parent / name).read_text()
+        emptied = re.sub(r"(<!-- bench:[\w-]+ -->\n).*?(?=<!-- /bench:)", r"\1", text, flags=re.DOTALL)
+        (tmp_path / name).write_text(emptied)
+    command = [sys.executable, str(BENCH / "report.py"), "--results", str(left.folder), "--root", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "docs" / "benchmarks.md").read_text()
+    assert not re.findall(r"<!-- bench:([\w-]+) -->\n<!--", page)
+    drawn = {path.stem for path in (tmp_path / "docs" / "plots").iterdir()}
+    assert drawn == {found[1] for found in re.finditer(r"\(plots/(\w+)\.svg\)", page)}
 
 
 def test_every_script_is_run() -> None:
