@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,12 +67,14 @@ def noise(nbytes: int, dtype: str = "F32") -> Iterator[memoryview]:
         nbytes -= len(view)
 
 
-def safetensors_file(path: Path, shape: Shape, *, filled: bool = False, dtype: str = "F32") -> Path:
-    """A safetensors file, aligned as safetensors' own writer does it."""
+def safetensors_file(
+    path: Path, shape: Shape, *, filled: bool = False, dtype: str = "F32", names: Sequence[str] | None = None
+) -> Path:
+    """A safetensors file, aligned as safetensors' own writer does; with the shape's names unless others are given."""
     each = shape.each_nbytes
     header = {
         name: {"dtype": dtype, "shape": list(shape.each), "data_offsets": [i * each, (i + 1) * each]}
-        for i, name in enumerate(shape.names())
+        for i, name in enumerate(names or shape.names())
     }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

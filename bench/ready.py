@@ -129,9 +129,11 @@ def measure(options: argparse.Namespace) -> list[Row]:
         with folder(options.folder) as place, private_daemon():
             layers = max(mib * MIB // _LAYER, 1)
             shape = Shape(layers, layers * _LAYER, columns=WIDTH)
-            path = safetensors_file(place / "net.safetensors", shape, filled=True)
+            # The network's own names: MindSpore would leave alone what is called otherwise.
+            names = [f"{i}.weight" for i in range(layers)]
+            path = safetensors_file(place / "net.safetensors", shape, filled=True, names=names)
             lend(path, "net")
-            base = {"model": "net", "path": str(path), "names": shape.names(), "width": WIDTH}
+            base = {"model": "net", "path": str(path), "names": names, "width": WIDTH}
             rows += compared({"model": f"{layers} layers", "mib": mib}, GENERATED, base, options)
     return rows
 

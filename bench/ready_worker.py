@@ -60,7 +60,7 @@ def cells(task: Task, laps: Laps, package: str = "mapcell") -> float:
     else:
         weights = ms.attach(task["model"], daemon="require")
         laps.note("load")
-        ms.bind(net, weights, rename={name: f"{i}.weight" for i, name in enumerate(task["names"])})
+        ms.bind(net, weights)
         laps.note("bind")
     return float(net(ms.Tensor(np.ones((1, task["width"]), np.float32))).asnumpy().sum())
 
@@ -81,7 +81,7 @@ def torch(task: Task, laps: Laps) -> float:
     laps.note("construct")
     tensors = load_file(task["path"])
     laps.note("load")
-    net.load_state_dict({f"{i}.weight": tensors[name] for i, name in enumerate(task["names"])}, assign=True)
+    net.load_state_dict(tensors, assign=True)
     laps.note("bind")
     with torch.inference_mode():
         return float(net(torch.ones(1, task["width"])).sum())

@@ -61,7 +61,8 @@ class Looks:
 def _line(
     axes: Axes, results: Results, bench: str, key: str, value: Callable[[Mapping[str, Any]], float], **case: object
 ) -> None:
-    looks = Looks(results.ways(bench, **case))
+    # Of all cases, so that a way looks the same in panels that stand side by side.
+    looks = Looks(results.ways(bench))
     for way in results.ways(bench, **case):
         points = [
             (row["case"][key], value(row["figures"]))
@@ -115,7 +116,7 @@ def memory(figure: Figure, results: Results) -> bool:
     for axes, cast in zip(both, (False, True), strict=True):
         _line(axes, results, "memory", "workers", lambda f: (f["pss"] + f["keeper"]) / (1 << 30), cast=cast)
         axes.set(xlabel="workers", title="cast from bfloat16 to float32" if cast else "as stored")
-        axes.set_ylim(bottom=0)
+    both[0].set_ylim(bottom=0)
     both[0].set_ylabel("GiB of memory, all together (Pss)")
     _legend_of_both(figure, both)
     return bool(both[0].lines)

@@ -207,7 +207,7 @@ def imports(results: Results) -> str:
 
 def compute(results: Results) -> str:
     """A forward pass by the number of threads."""
-    return pivot(results, "compute", "threads", "ms, p50 / p99", milliseconds, " threads")
+    return pivot(results, "compute", "threads", "ms, p50 / p99, by number of threads", milliseconds)
 
 
 def listing(results: Results) -> str:
