@@ -264,6 +264,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "compute": compute,
     "listing": listing,
     "while-staging": while_staging,
+    "guard": lambda r: pivot(r, "guard_delay", "mib", "ms, p50 / p99, by size", milliseconds, " MiB"),
     "soak": soak,
 }
 __all__ = ["NONE", "TABLES", "named", "number", "ratio", "table"]

@@ -43,6 +43,7 @@ RUNS: list[tuple[str, str, list[str]]] = [
         "--clients 1 3 --seconds 0.1 --models 2 --staged 4",
         ["mapcell", "mapcell, while staging", "safetensors numpy", "shared_memory"],
     ),
+    ("guard_delay", "--mib 1 --workers 1 --rounds 1", ["guarded", "memcpy", "unguarded"]),
     ("compute", "--rounds 1 --batch 1 --tokens 8 --threads 1", ["mapcell"]),
     ("listing", "--tensors 100 --repeat 1", ["safetensors", "npz"]),
     ("attach_while_staging", "--gib 0.0625 --idle 5 --rounds 1", ["mapcell"]),
