@@ -264,7 +264,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "compute": compute,
     "listing": listing,
     "while-staging": while_staging,
-    "guard": lambda r: pivot(r, "guard_delay", "mib", "ms, p50 / p99, by size", milliseconds, " MiB"),
+    "guard": lambda r: pivot(r, "guard_delay", "bytes", "ms, p50 / p99, by size", milliseconds, " bytes"),
     "soak": soak,
 }
 __all__ = ["NONE", "TABLES", "named", "number", "ratio", "table"]
