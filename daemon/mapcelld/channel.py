@@ -21,6 +21,9 @@ from dataclasses import dataclass
 from mapcell_formats.errors import ProtocolError
 
 _UCRED = struct.Struct("iII")
+# As plain numbers: each & of an enum's members takes longer than the call that it is about.
+_TRUNCATED, _CUT = int(socket.MSG_TRUNC), int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
+_PEEK = int(socket.MSG_PEEK)
 _SO_PEERGROUPS = 59
 # More supplementary groups than this are cut off by no system in use (NGROUPS_MAX is 65,536).
 _MAX_GROUPS = 65_536
@@ -90,7 +93,7 @@ def receive(sock: socket.socket, max_bytes: int, max_fds: int) -> tuple[bytes, l
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             fds.frombytes(data[: len(data) // fds.itemsize * fds.itemsize])
-    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+    if flags & _CUT:
         close_all(fds)
         raise ProtocolError(f"message of more than {max_bytes} bytes or {max_fds} descriptors")
     return payload, list(fds)
@@ -102,8 +105,8 @@ def _room(max_fds: int) -> int:
 
 def peek(sock: socket.socket, max_bytes: int) -> bytes:
     """The next message, left in the queue, its descriptors not installed here. ProtocolError when it is longer."""
-    payload, _, flags, _ = sock.recvmsg(max_bytes, 0, socket.MSG_PEEK)
-    if flags & socket.MSG_TRUNC:
+    payload, _, flags, _ = sock.recvmsg(max_bytes, 0, _PEEK)
+    if flags & _TRUNCATED:
         raise ProtocolError(f"message of more than {max_bytes} bytes")
     return payload
 

@@ -50,6 +50,10 @@ class Recall:
         return tuple(sorted({(c.lease.holder if c.lease else c.peer).pid for c in self._left}))
 
 
+# What a connection means before it has said anything.
+_NOTHING, _WHOLE = Intent(""), Selection()
+
+
 class Connection:
     """One client on the handle channel: redeeming, waiting for a version, then holding the lease.
 
@@ -63,8 +67,8 @@ class Connection:
         self.fd = sock.fileno()
         self.peer = peer or channel.credentials(sock)
         self.since = since
-        self.intent = Intent("")
-        self.then = Selection()
+        self.intent = _NOTHING
+        self.then = _WHOLE
         self.sealed = False
         self.redeemed = False
         self.waits = False
