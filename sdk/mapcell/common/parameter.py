@@ -328,7 +328,7 @@ def _int32(value: int) -> Array:
 
 
 def _storage_of_tensor(data: Tensor) -> Storage:
-    if any(size < 0 for size in data.shape):
+    if min(data.shape, default=0) < 0:
         raise ValueError(f"Parameter: all sizes of the shape have to be known, but it is {data.shape}")
     storage = data._storage
     init = initializer_of(storage)

@@ -21,6 +21,9 @@ from .cell_state import CellState
 from .cell_tree import CellTree
 from .hooks import CellHooks
 
+# Most of what a Cell is given: settings, which are no Parameters, Cells or buffers.
+_PLAIN = frozenset((int, bool, float, str, type(None)))
+
 
 class Cell(CellFlags, CellState, CellHooks):
     """Base of all networks: override `construct`, and call the Cell.
@@ -131,7 +134,9 @@ class Cell(CellFlags, CellState, CellHooks):
         raise AttributeError(f"The '{type(self).__name__}' object has no attribute '{name}'.")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, Parameter):
+        if type(value) in _PLAIN and self._is_no_slot(name):
+            object.__setattr__(self, name, value)
+        elif isinstance(value, Parameter):
             self._set_parameter(name, value)
         elif isinstance(value, ParameterTuple):
             self._require_init(name)
@@ -143,6 +148,10 @@ class Cell(CellFlags, CellState, CellHooks):
             self._set_other(name, value)
         else:
             object.__setattr__(self, name, value)
+
+    def _is_no_slot(self, name: str) -> bool:
+        held = self.__dict__
+        return "_params" in held and not (name in held["_params"] or name in held["_cells"] or name in held["_buffers"])
 
     def _require_init(self, name: str) -> None:
         if "_params" not in self.__dict__:
