@@ -33,6 +33,8 @@ from support.proc import eventually
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 WORKERS = 4
 CLIENTS = 6
+# So many before the kill, and as many after it.
+REQUESTS = 30
 PATIENCE = 60.0
 # Their matrices are small: more threads only wait for each other.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -115,9 +117,21 @@ class Load:
             for thread in threads:
                 thread.join()
 
-    def answered_by(self) -> set[int]:
-        """The workers that answered so far."""
-        return {r.worker for r in list(self.requests) if r.worker}
+    def answered(self) -> list[Request]:
+        """What was answered so far."""
+        return [r for r in list(self.requests) if r.worker]
+
+    def ask_each(self, workers: set[int]) -> None:
+        """One request to each worker: whoever is free takes the next, so the others are held meanwhile."""
+        for worker in workers:
+            for other in workers - {worker}:
+                os.kill(other, signal.SIGSTOP)
+            try:
+                answer = self.ask(next(iter(self.expected)))
+            finally:
+                for other in workers - {worker}:
+                    os.kill(other, signal.SIGCONT)
+            assert (answer.worker, answer.wrong) == (worker, "")
 
     def _client(self, number: int) -> None:
         texts = list(self.expected)
@@ -131,8 +145,9 @@ def service(port: int) -> Iterator[subprocess.Popen[bytes]]:
     """The embedding service with its workers, ended as operators do."""
     command = [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), "embeddings:app", "--port", str(port)]
     command += ["--workers", str(WORKERS), "--log-level", "warning", "--no-access-log"]
-    # The supervisor kills a worker that does not answer it; on a busy machine five seconds are not much.
-    command += ["--timeout-worker-healthcheck", "60"]
+    # So long uvicorn waits for an answer of each worker in turn, also of one that was killed just then; it kills those
+    # that give none, and on a busy machine its five seconds are not much.
+    command += ["--timeout-worker-healthcheck", "15"]
     process = subprocess.Popen(command, env=os.environ | ONE_THREAD | {"MODEL": "minilm"})
     try:
         yield process
@@ -157,17 +172,19 @@ def test_service_survives_a_killed_worker(daemon: DaemonProcess) -> None:
     with service(under.port):
         eventually(lambda: len(leases()) == WORKERS, PATIENCE)
         workers = {row.pid for row in leases()}
+        under.ask_each(workers)
+        rss, pss = shared(list(workers))
+        held = {pid: memory_of(pid).pss for pid in workers}
         with under.running():
-            eventually(lambda: under.answered_by() == workers, PATIENCE)
-            rss, pss = shared(list(workers))
-            held = {pid: memory_of(pid).pss for pid in workers}
-            victim = min(workers)
+            eventually(lambda: len(under.answered()) > REQUESTS, PATIENCE)
+            victim = under.answered()[-1].worker
             os.kill(victim, signal.SIGKILL)
             eventually(lambda: victim not in {row.pid for row in leases()}, PATIENCE)
             dead = time.monotonic()
             eventually(lambda: len(leases()) == WORKERS, PATIENCE)
-            (new,) = {row.pid for row in leases()} - workers
-            eventually(lambda: new in under.answered_by(), PATIENCE)
+            count = len(under.answered())
+            eventually(lambda: len(under.answered()) > count + REQUESTS, PATIENCE)
+        under.ask_each({row.pid for row in leases()})
     print(f"{size >> 20} MiB of weights; Pss of all workers' maps {pss >> 20} MiB, Rss {rss >> 20} MiB; {held}")
     assert pss <= size + (1 << 20) < rss
     failed = [r for r in under.requests if r.wrong]
