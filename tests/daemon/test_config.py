@@ -19,6 +19,7 @@ budget = "2GiB"
 residence = "sealed"
 huge_pages = "try"
 drop_cache = true
+guard_deadline = "1500ms"
 roots = ["/models/", "/var/../srv"]
 [allow]
 users = ["root", "4242"]
@@ -38,6 +39,7 @@ dtype = "bfloat16"
 pin = true
 preload = true
 follow = true
+on_change = "refuse"
 allow = { groups = ["9"] }
 digest = "sha256:%s"
 [[model]]
@@ -62,6 +64,7 @@ def test_everything(tmp_path: Path) -> None:
         residence="sealed",
         huge_pages="try",
         drop_cache=True,
+        guard_deadline=1.5,
         roots=("/models", "/srv"),
         allow=Principals(frozenset({0, 4242}), frozenset({0})),
         operators=Principals(frozenset({7, os.geteuid()}), frozenset({8})),
@@ -76,6 +79,7 @@ def test_everything(tmp_path: Path) -> None:
                 pin=True,
                 preload=True,
                 follow=True,
+                on_change="refuse",
                 allow=Principals(groups=frozenset({9})),
                 digest="sha256:" + "0" * 64,
             ),
@@ -161,6 +165,10 @@ def test_order(tmp_path: Path) -> None:
         ("[[model]]\nname = 'x'\nsource = '/x'\ndtype = []", "is no floating dtype"),
         ("[[model]]\nname = 'x'\nsource = '/x'\ndigest = 'md5:1'", "say blake3: or sha256:"),
         ("[[model]]\nname = 'x'\nsource = '/x'\n[[model]]\nname = 'x'\nsource = '/y'", "model name 'x' stands twice"),
+        ("guard_deadline = 5", "line 1: guard_deadline = 5 is no time; say"),
+        ("guard_deadline = '0s'", "is no time"),
+        ("guard_deadline = '5 h'", "is no time"),
+        ("[[model]]\nname = 'x'\nsource = '/x'\non_change = 'copies'", "line 4: model.on_change = 'copies': say copy"),
         ("budget =", "c.toml: "),
         ("budget = 1\nbudget = 2", "c.toml: "),
     ],

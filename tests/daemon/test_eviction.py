@@ -6,7 +6,7 @@ import pytest
 
 from daemon.building import version
 from mapcell_formats.errors import BudgetExceeded
-from mapcelld.eviction import choose
+from mapcelld.eviction import Room, choose, room_for_rescue
 from mapcelld.registry import Version
 
 IDLE = [version("old", used=1.0), version("new", used=3.0), version("middle", used=2.0)]
@@ -60,3 +60,30 @@ def test_nothing_holds_it() -> None:
     """More than the whole budget is refused also when nothing is held, and while others are staging."""
     with pytest.raises(BudgetExceeded, match=r"\(staging\): 1 too many"):
         choose([], 101, 0, 100)
+
+
+@pytest.mark.parametrize(
+    ("needed", "budget", "held", "on_change", "victims", "over", "refused"),
+    [
+        (100, 400, True, "copy", [], 0, False),
+        (100, 399, True, "refuse", ["old"], 0, False),
+        (250, 300, True, "copy", ["old", "middle", "new"], 0, False),
+        (350, 300, True, "copy", ["old", "middle", "new"], 50, False),
+        (350, 300, True, "refuse", [], 50, True),
+        (350, 300, False, "copy", [], 50, True),
+        (250, 300, False, "copy", ["old", "middle", "new"], 0, False),
+    ],
+)
+def test_room_for_a_copy(
+    needed: int, budget: int, held: bool, on_change: str, victims: list[str], over: int, refused: bool
+) -> None:
+    """What is unused goes first; beyond the budget go only workers, and only where they come first."""
+    mine = version("m", residence="mapped", leases=int(held))
+    room = room_for_rescue(mine, [mine, *IDLE], needed, 0, budget, on_change)
+    assert ([v.id for v in room.victims], room.over, room.refused) == (victims, over, refused)
+
+
+def test_a_copy_does_not_make_room_for_itself() -> None:
+    """The version that is being copied is never among those that are dropped for it."""
+    mine = version("m", used=0.0)
+    assert room_for_rescue(mine, [mine], 100, 0, 100, "copy") == Room((), 100, True)

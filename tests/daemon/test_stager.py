@@ -161,6 +161,20 @@ def test_mapped(file: Path) -> None:
     assert warm.version == staged(file, residence="sealed").version
 
 
+def test_only_ones_own_files_are_guarded(file: Path) -> None:
+    """What is neither configured nor the asker's own makes nobody wait: it is sealed, or mapped without a guard."""
+    for uid, residence, reason in (
+        (os.getuid(), "mapped", ""),
+        (os.getuid() + 1, "sealed", "it is neither configured nor the asker's own file"),
+    ):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs, file.open("rb") as held, working() as desk:
+            channel.send(ours, b"redeem", [held.fileno()])
+            desk.begin(job(file, kind="offer", residence="auto", uid=uid), [theirs.fileno()])
+            staged, _ = desk.to_the_end()
+            assert (staged.residence, staged.unguarded) == (residence, reason)
+
+
 def test_auto(file: Path) -> None:
     """What the kernel guards is mapped, whoever may write it; what it does not is sealed, and the reason told."""
     file.chmod(0o666)

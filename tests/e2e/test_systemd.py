@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,37 @@ def test_killed_over_and_over(service: InstalledService, folder: Path) -> None:
     service.settled(5)
     # Not a benchmark: one that staged anew, or that waited for a timeout, would take longer.
     assert max(seconds) < 10
+
+
+def test_killed_during_a_rescue(service: InstalledService, folder: Path) -> None:
+    """kill -9 while somebody waits to write to a guarded file: the next daemon settles it, and no worker notices."""
+    service.configure(f'roots = ["{INSIDE}"]\nguard_deadline = "6s"\n')
+    service.fresh()
+    path, go = checkpoint(folder, "guarded", 9, 1 << 20), folder / "go"
+    go.unlink(missing_ok=True)
+    loaded = service.client("load", "g", path, "auto")
+    assert loaded["residence"] == "mapped"
+    service.settled(3)
+    worker = service.start_client("hold", "g", go)
+    assert worker.stdout is not None
+    inside = worker.stdout.readline().strip()
+    service.sandbox.run("kill", "-STOP", inside)
+    writer = threading.Thread(target=os.truncate, args=(folder / path.name, 0))
+    writer.start()
+    eventually(lambda: "rescued: " in service.log())
+    service.sandbox.run("kill", "-KILL", str(service.pid()))
+    eventually(lambda: service.log().count("rescued: ") == 2, 20)
+    assert writer.is_alive()
+    service.sandbox.run("kill", "-CONT", inside)
+    writer.join(60)
+    assert not writer.is_alive()
+    assert (folder / path.name).stat().st_size == 0
+    go.touch()
+    answer = finished(worker)
+    assert answer["before"] == answer["after"] == loaded["sum"]
+    assert service.client("check", "g") == loaded["sum"]
+    service.settled(3)
+    assert "lost: " not in service.log()
 
 
 def test_killed_at_any_moment(service: InstalledService, folder: Path) -> None:

@@ -81,6 +81,16 @@ def work(names: str, stop: str, expected: str) -> dict[str, Any]:
     return {"rounds": rounds, "wrong": wrong, "errors": errors}
 
 
+def hold(name: str, go: str) -> dict[str, int]:
+    """Views all of model `name`, says its pid, and waits for the file `go`: the checksums from before and after."""
+    weights = mapcell.attach(name, daemon="require", timeout=_PATIENCE)
+    before = checksum(weights)
+    views = [weights[n] for n in weights]
+    print(os.getpid(), flush=True)
+    eventually(Path(go).exists, _PATIENCE)
+    return {"before": before, "after": checksum(weights), "views": len(views)}
+
+
 def attachers(name: str, stop: str) -> dict[str, Any]:
     """Attaches and lets go until the file `stop` is there: how often, what failed, and the longest wait in seconds."""
     count, longest, errors = 0, 0.0, []
@@ -256,7 +266,7 @@ def _product(weights: mapcell.Weights, x: Any) -> bytes:
 
 _KNOWN: tuple[Callable[..., Any], ...] = (
     *(load, check, drop, status, segments, scrape, outlive),
-    *(work, attachers, kills, churn, knock_control, knock_handles),
+    *(work, hold, attachers, kills, churn, knock_control, knock_handles),
 )
 _PROGRAMS = {program.__name__: program for program in _KNOWN}
 

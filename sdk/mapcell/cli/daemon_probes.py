@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mapcell_formats.messages import Status
 
 _ANSWER_SECONDS = 3.0
+_NAMED = 4
 
 
 def runtime_findings() -> list[Finding]:
@@ -92,7 +93,23 @@ def daemon_findings() -> tuple[list[Finding], int | None]:
     if status.version != ours:
         advice = "install the same on both sides: the protocol agrees, messages may not"
         found.append(Finding("daemon version", False, f"{status.version} there, {ours} here", advice))
-    return [*found, _room(status)], status.pid
+    return [*found, _room(status), *_unguarded()], status.pid
+
+
+def _unguarded() -> list[Finding]:
+    """Models whose files may change under those who map them."""
+    from mapcell_formats.messages import ListModels
+
+    try:
+        rows = [r for r in ask(ListModels(), _ANSWER_SECONDS).rows if r.guard in ("unguarded", "lost")]
+    except MapcellError:
+        return []
+    if not rows:
+        return [Finding("guarded files", True, "whoever writes to a mapped file waits until it is copied")]
+    named = "; ".join(f"{r.name}: {r.outlook or r.guard}" for r in rows[:_NAMED])
+    more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+    advice = 'load them with residence "auto" or "sealed", or write beside the file and rename'
+    return [Finding("guarded files", False, f"{named}{more}", advice)]
 
 
 def _room(status: Status) -> Finding:

@@ -23,9 +23,9 @@ class Forecast:
     """What loading a file would do. Sizes in bytes.
 
     `sealed_nbytes` is what it takes when sealed, alignment included; `mapped_obstacle` says why it cannot be mapped as
-    it lies, None when it can. `residence` is "mapped", "sealed", or "auto" when the daemon decides by who may write
-    the file. `fits` compares `sealed_nbytes` with what is free in the budget once `evictable` is evicted, and with what
-    the host has `available`.
+    it lies, None when it can. `residence` is "mapped", "sealed", or "auto" when the daemon decides by whether it
+    can guard the file. `fits` compares `sealed_nbytes` with what is free in the budget once `evictable` is evicted, and
+    with what the host has `available`.
     """
 
     name: str
@@ -139,7 +139,7 @@ def _outcome(forecast: Forecast) -> str:
             return "sealed" if forecast.fits else "refused"
         case _:
             sealed = "sealed" if forecast.fits else "refused"
-            return f"mapped if only root and the daemon's user may write the file and its folders, else {sealed}"
+            return f"mapped if the daemon can guard the file, else {sealed}"
 
 
 def _refuse(forecast: Forecast) -> None:

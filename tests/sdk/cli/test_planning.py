@@ -56,7 +56,7 @@ def test_forecast_for_people(cli: Cli, daemon: DaemonProcess, checkpoint: Path) 
 @pytest.mark.parametrize(
     ("residence", "outcome"),
     [
-        ("auto", "mapped if only root and the daemon's user may write the file and its folders, else sealed"),
+        ("auto", "mapped if the daemon can guard the file, else sealed"),
         ("mapped", "mapped"),
         ("sealed", "sealed"),
     ],
