@@ -33,6 +33,12 @@ _REASONS = {
 }
 
 
+def expect() -> None:
+    """Has this process survive what tells of writers, before anybody takes it in. In the main thread only."""
+    for number in (SIGNAL, signal.SIGIO):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def limit(deadline: float) -> float:
     """Seconds that a writer is held at most: `deadline`, or less where the kernel lets it go earlier."""
     try:

@@ -72,6 +72,7 @@ class RescueDesk:
         self._running: dict[Segment, asyncio.Task[None]] = {}
         self._promised: dict[Segment, int] = {}
         self._due = False
+        self._over = False
         self.rescues = 0
 
     def open(self) -> None:
@@ -93,6 +94,8 @@ class RescueDesk:
     def scan(self) -> None:
         """Begins a rescue for each guarded file that somebody wants to write to."""
         self._due = False
+        if self._over:
+            return
         for version in self._holdings.registry.versions.values():
             for number, segment in enumerate(version.segments):
                 if segment not in self._running and segment.broken():
@@ -106,10 +109,9 @@ class RescueDesk:
         return len(self._running)
 
     async def close(self) -> None:
-        """Gives every rescue up, and lets the writers go on."""
-        loop = asyncio.get_running_loop()
-        for number in (guard.SIGNAL, signal.SIGIO):
-            loop.remove_signal_handler(number)
+        """Gives every rescue up; the writers go on when the files are closed."""
+        # The handlers stay: guards are let go later, and the signal would end the process.
+        self._over = True
         tasks = list(self._running.values())
         for task in tasks:
             task.cancel()

@@ -18,7 +18,7 @@ from importlib.metadata import version as installed_version
 
 from mapcell_formats.errors import MapcellError, NotFound
 from mapcell_formats.messages import Attach, Event, Progress, Selection
-from mapcelld import quotas
+from mapcelld import guard, quotas
 from mapcelld.access import Access
 from mapcelld.channel import Credentials, supplementary_groups
 from mapcelld.config import Config
@@ -90,6 +90,8 @@ class Service:
         inherited = manager.take()
         sockets = {one.name: one.fd for one in inherited if one.name in (CONTROL_UNIT, HANDLES_UNIT)}
         runtime.keeps_sockets = bool(sockets)
+        # What is adopted may be written to from now on; what is missed until `open` is found then.
+        guard.expect()
         # Before libzmq has threads, which could get the numbers of descriptors that are closed here.
         self.adopted = self._store.adopt([one for one in inherited if one.name not in sockets], self._holdings.registry)
         self._handles = HandleDesk(runtime.handles, self, time.monotonic, sockets.get(HANDLES_UNIT), growth.count)

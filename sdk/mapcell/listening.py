@@ -201,7 +201,14 @@ class _Ears:
         self.deaf = False
 
     def __del__(self) -> None:
-        os.close(self._bell)
+        self.close()
+
+    def close(self) -> None:
+        """Closes what it listens with. In a child that is its copies: the parent goes on."""
+        bell, self._bell = self._bell, -1
+        if bell >= 0:
+            os.close(bell)
+            self._epoll.close()
 
     def enter(self, lease: GuardedLease) -> None:
         """Listens to `lease` as well."""
@@ -335,7 +342,11 @@ class Listener:
     def after_in_child(self) -> None:
         """Listens to the child's own connections; of the parent's it knows nothing."""
         children, self._children = self._children, []
-        self._lock, self._forking, self._ears = Lock(), Lock(), None
+        ears, self._ears = self._ears, None
+        self._lock, self._forking = Lock(), Lock()
+        if ears is not None:
+            # The thread that would have let go of it is not in this process.
+            ears.close()
         for lease, fd in children:
             lease.become_childs(fd)
 
