@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import tempfile
 import threading
@@ -254,6 +255,8 @@ def test_killed_during_a_rescue(service: InstalledService, folder: Path) -> None
     eventually(lambda: service.log().count("rescued: ") == 2, 20)
     assert writer.is_alive()
     service.sandbox.run("kill", "-CONT", inside)
+    # nsenter stops with what it runs.
+    worker.send_signal(signal.SIGCONT)
     writer.join(60)
     assert not writer.is_alive()
     assert (folder / path.name).stat().st_size == 0
