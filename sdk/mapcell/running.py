@@ -167,7 +167,8 @@ def _swap(pairs: list[tuple[object, object]]) -> None:
     """Puts the second of each pair wherever a module has the first: others import them under names of their own."""
     by_identity = {id(old): new for old, new in pairs}
     for module in list(sys.modules.values()):
-        if isinstance(module, ModuleType):
+        # Most have none, and there are a hundred thousand names: they are looked through without a loop of Python's.
+        if isinstance(module, ModuleType) and not by_identity.keys().isdisjoint(map(id, list(vars(module).values()))):
             for name, value in list(vars(module).items()):
                 if id(value) in by_identity:
                     setattr(module, name, by_identity[id(value)])

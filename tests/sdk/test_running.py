@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import safetensors
+import safetensors.torch
 import torch
 from safetensors.numpy import load_file, save_file
 
