@@ -2,7 +2,8 @@
 
     python docs/examples/torch_processes.py model.safetensors 4
 
-The file holds `0.weight` (hidden, features), `0.bias`, `2.weight` (classes, hidden) and `2.bias`.
+The file holds `0.weight` (hidden, features), `0.bias`, `2.weight` (classes, hidden) and `2.bias`. Only the workers
+import torch: the process that hands out the work needs none of it.
 """
 
 from __future__ import annotations
@@ -11,14 +12,22 @@ import multiprocessing
 import os
 import sys
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
-import mapcell.torch
+import mapcell
+
+if TYPE_CHECKING:
+    import torch
 
 
 def network(path: str) -> torch.nn.Module:
     """The network over shared pages: nothing is initialised, read or copied."""
+    import torch
+
+    import mapcell.torch
+
     weights = mapcell.torch.load_file(path)
     hidden, features = weights["0.weight"].shape
     with mapcell.torch.no_init_parameters():
@@ -33,6 +42,8 @@ def network(path: str) -> torch.nn.Module:
 
 def work(path: str, threads: int, rows: Connection) -> None:
     """Answers batches of rows with scores until the other end is closed."""
+    import torch
+
     torch.set_num_threads(threads)
     net = network(path)
     with torch.inference_mode():
@@ -56,9 +67,9 @@ def main(path: str, processes: int) -> None:
         worker.start()
         theirs.close()
     features = mapcell.attach(path).entry("0.weight").shape[1]
-    batches = torch.linspace(-1, 1, 64 * features).reshape(64, features).chunk(processes)
+    batches = np.array_split(np.linspace(-1, 1, 64 * features, dtype=np.float32).reshape(64, features), processes)
     for (ours, _), batch in zip(pipes, batches, strict=True):
-        ours.send(batch.numpy())
+        ours.send(batch)
     best = [int(row.argmax()) for ours, _ in pipes for row in ours.recv()]
     print(best)
     for ours, _ in pipes:

@@ -34,7 +34,7 @@ EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 WORKERS = 4
 CLIENTS = 6
 # So many before the kill, and as many after it.
-REQUESTS = 30
+REQUESTS = 12
 PATIENCE = 60.0
 # Their matrices are small: more threads only wait for each other.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
