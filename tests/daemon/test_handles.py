@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,26 @@ import pytest
 from daemon.building import sealed_segment, version
 from mapcell_formats import messages, wire
 from mapcell_formats.errors import AccessDenied, MapcellError, NotFound, ProtocolError
-from mapcell_formats.messages import Attach, Grant, Progress, Redeem, Refused, Selection
+from mapcell_formats.messages import (
+    Attach,
+    Extend,
+    Extended,
+    Grant,
+    Present,
+    Progress,
+    Redeem,
+    Refused,
+    Remap,
+    Remapped,
+    Selection,
+)
 from mapcelld import channel
 from mapcelld.channel import Credentials
-from mapcelld.connections import Connection, Right
+from mapcelld.connections import Connection, Recall, Right
 from mapcelld.handles import REDEEM_SECONDS, HandleDesk
 from mapcelld.leases import Lease
 from mapcelld.registry import Version
+from mapcelld.segment import Segment
 from mapcelld.staging import Intent, Plan
 
 PATIENCE_SECONDS = 10.0
@@ -75,6 +90,10 @@ class Rules:
         self.leases.append(Lease(who, name, held, 0.0))
         return self.leases[-1]
 
+    def pass_on(self, lease: Lease, pid: int) -> Lease:
+        """Another process holds it."""
+        return replace(lease, holder=replace(lease.holder, pid=pid))
+
     def left(self, connection: Connection) -> None:
         """Remembers who left."""
         self.gone.append(connection)
@@ -125,6 +144,18 @@ def held() -> Iterator[Version]:
     """A version of one segment."""
     manifest, segment = sealed_segment(b"manifest"), sealed_segment(DATA)
     yield version("v", manifest=manifest, segments=(segment,))
+    manifest.close()
+    segment.close()
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Version]:
+    """A version of one file that is guarded."""
+    (tmp_path / "file").write_bytes(DATA)
+    manifest = sealed_segment(b"manifest")
+    segment = Segment(os.open(tmp_path / "file", os.O_RDONLY | os.O_CLOEXEC), len(DATA))
+    assert segment.guard() == ""
+    yield version("v", residence="mapped", manifest=manifest, segments=(segment,))
     manifest.close()
     segment.close()
 
@@ -479,3 +510,88 @@ def test_no_descriptors_to_accept_with(tmp_path: Path, held: Version, monkeypatc
         assert len(fds) == 2
 
     run(tmp_path, held, scene)
+
+
+async def called(sock: socket.socket) -> tuple[Any, list[int]]:
+    """The next message on a guarded lease, and its descriptors; (None, []) at the end."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                payload, fds = channel.receive(sock, messages.MAX_HANDLE_BYTES, 4)
+                return (wire.decode(payload, messages.CALLS)[1] if payload else None), fds
+            await asyncio.sleep(0.001)
+
+
+async def leased(stage: Stage) -> socket.socket:
+    """A client that holds a guarded lease."""
+    sock = stage.client()
+    channel.send(sock, REDEEM)
+    grant, fds = await hear(sock)
+    channel.close_all(fds)
+    assert grant.guarded
+    return sock
+
+
+def test_recall(tmp_path: Path, guarded: Version) -> None:
+    """Each holder gets the copy; it is settled once all have answered or gone; stray answers harm none."""
+
+    async def scene(stage: Stage) -> None:
+        first, second = await leased(stage), await leased(stage)
+        copy, recall = sealed_segment(DATA), Recall()
+        for connection in stage.desk.holders(guarded):
+            stage.desk.replace(connection, 0, copy, recall)
+        for sock in (first, second):
+            message, fds = await called(sock)
+            with channel.owned(fds):
+                assert (message, [os.pread(fd, 20, 0) for fd in fds]) == (Remap(0, 10), [DATA])
+        assert recall.pids() == (os.getpid(),)
+        for number in (7, 0, 0):
+            channel.send(first, wire.encode(Remapped(number)))
+        second.close()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await recall.settled.wait()
+        assert recall.pids() == ()
+        assert len(stage.desk) == 1
+        copy.close()
+
+    run(tmp_path, guarded, scene)
+
+
+@pytest.mark.parametrize("payload", [b"garbage", REDEEM, wire.encode(Grant("m", "v", 1, ()))])
+def test_nonsense_on_a_guarded_lease(tmp_path: Path, guarded: Version, payload: bytes) -> None:
+    """It costs its sender the lease and nobody anything else."""
+
+    async def scene(stage: Stage) -> None:
+        good, bad = await leased(stage), await leased(stage)
+        channel.send(bad, payload, [bad.fileno()])
+        refused, fds = await called(bad)
+        assert (refused.code, fds) == ("protocol", [])
+        assert await called(bad) == (None, [])
+        assert len(stage.desk) == 1
+        channel.send(good, wire.encode(Remapped(3)))
+        await asyncio.sleep(0)
+        assert len(stage.desk) == 1
+
+    run(tmp_path, guarded, scene)
+
+
+def test_extend(tmp_path: Path, guarded: Version) -> None:
+    """Who is about to fork gets a lease for the child, which ends by itself; one that is refused stays what it was."""
+
+    async def scene(stage: Stage) -> None:
+        parent = await leased(stage)
+        channel.send(parent, wire.encode(Extend()))
+        message, fds = await called(parent)
+        assert message == Extended()
+        with socket.socket(fileno=fds[0]) as child:
+            channel.send(child, wire.encode(Present()))
+            await stage.until(lambda: len(stage.desk) == 2)
+            child.close()
+            await stage.until(lambda: len(stage.desk) == 1)
+        stage.rules.denied = True
+        channel.send(parent, wire.encode(Extend()))
+        refused, fds = await called(parent)
+        assert (refused.code, fds) == ("access-denied", [])
+        assert len(stage.desk) == 1
+
+    run(tmp_path, guarded, scene)

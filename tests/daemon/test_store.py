@@ -346,6 +346,55 @@ def test_file_that_changed(notify: NotifySocket, tmp_path: Path, caplog: pytest.
     assert left.models == {}
 
 
+def test_a_guard_that_was_kept(notify: NotifySocket, tmp_path: Path) -> None:
+    """Under a guard that the manager kept a file is what it was, whatever its mode and name are by now."""
+    path = tmp_path / "f"
+    path.write_bytes(b"before")
+    registry = Registry()
+    version = publish(registry, "f", mapped(path))
+    assert version.segments[0].guard() == ""
+    Store(notify.manager()).sync(registry)
+    notify.manager().barrier()
+    path.chmod(0o600)
+    path.rename(tmp_path / "g")
+    left = adopt(notify)
+    try:
+        assert whole(left) == {"f": [b"before"]}
+        (adopted,) = left.versions[version.id].segments
+        assert adopted.guarded
+        assert not adopted.broken()
+    finally:
+        close([*registry.versions.values(), *left.versions.values()])
+
+
+def test_a_copy_takes_the_place_of_a_file(notify: NotifySocket, tmp_path: Path) -> None:
+    """While not all have let go of a file it stays in the store; then its copy is there, and the file is not."""
+    path = tmp_path / "f"
+    path.write_bytes(b"before")
+    registry, store = Registry(), Store(notify.manager())
+    version = publish(registry, "f", mapped(path))
+    store.sync(registry)
+    copy = sealed_segment(b"before")
+    copy.sealed = True
+    version.replaced[0], version.segments = version.segments[0], (copy,)
+    store.sync(registry)
+    notify.manager().barrier()
+    assert ".copy" not in str(notify.told)
+    file = version.replaced.pop(0)
+    store.sync(registry)
+    notify.manager().barrier()
+    path.write_bytes(b"behind")
+    after = adopt(notify)
+    try:
+        assert whole(after) == {"f": [b"before"]}
+        assert after.versions[version.id].segments[0].sealed
+        assert after.sealed_bytes() == 6
+        assert store.stored() == 3
+    finally:
+        file.close()
+        close([*registry.versions.values(), *after.versions.values()])
+
+
 def test_bug_in_adoption_starts_clean(
     notify: NotifySocket, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
