@@ -427,6 +427,12 @@ def test_an_unused_copy_takes_no_room(tmp_path: Path, monkeypatch: pytest.Monkey
 # --- what is not guarded --------------------------------------------------------------------------------------------
 
 
+def told(daemon: DaemonProcess, *arguments: str) -> str:
+    """What a command prints."""
+    command = [str(Path(sys.executable).parent / "mapcell"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=daemon.env()).stdout
+
+
 def test_a_file_that_is_open_for_writing(daemon: DaemonProcess, tmp_path: Path) -> None:
     """The kernel guards no file that somebody writes to: `auto` seals, `mapped` does not, and both say why."""
     path = write_model(tmp_path / "m", 1)
@@ -436,11 +442,9 @@ def test_a_file_that_is_open_for_writing(daemon: DaemonProcess, tmp_path: Path) 
         assert (row("a").guard, row("a").outlook) == ("", "not guarded: it is open for writing")
         assert (row("b").guard, row("b").outlook) == ("unguarded", "not guarded: it is open for writing")
     assert daemon.log().count("reason='it is open for writing'") == 2
-    show = [Path(sys.executable).parent / "mapcell", "show", "b"]
-    assert (
-        "not guarded: it is open for writing"
-        in subprocess.run(show, capture_output=True, text=True, check=True, env=daemon.env()).stdout
-    )
+    assert "not guarded: it is open for writing" in told(daemon, "show", "b")
+    (found,) = [f for f in json.loads(told(daemon, "doctor", "--json")) if f["check"] == "guarded files"]
+    assert (found["ok"], found["detail"]) == (False, "b: not guarded: it is open for writing")
 
 
 def test_a_file_that_takes_too_long_to_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
