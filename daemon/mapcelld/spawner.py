@@ -19,6 +19,7 @@ import struct
 import sys
 
 from mapcelld import channel, stager
+from mapcelld.scheduling import take_short_turns
 
 _PR_SET_PDEATHSIG = 1
 _NICENESS = 10
@@ -96,6 +97,7 @@ def _fork(sock: socket.socket, fd: int, urgent: bool) -> int:
         # Staging may take its time; whoever attaches meanwhile, and the workers' own answers, may not.
         if not urgent:
             os.nice(_NICENESS)
+            take_short_turns()
         with socket.socket(fileno=fd) as job:
             stager.run(job)
         status = 0
