@@ -33,11 +33,6 @@ def figures(daemon: DaemonProcess) -> tuple[int, ...]:
     return *held, shared_memory(daemon.pid), len(stagers(daemon.pid)), len(children(daemon.pid))
 
 
-def at_most(now: tuple[int, ...], before: tuple[int, ...]) -> bool:
-    """Whether no figure is above what it was."""
-    return all(a <= b for a, b in zip(now, before, strict=True))
-
-
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     """One daemon for all faults, which holds the sealed model "m": it has to outlive them all."""
@@ -68,9 +63,6 @@ def unharmed(standing: DaemonProcess, monkeypatch: pytest.MonkeyPatch) -> Iterat
             with contextlib.suppress(MapcellError):
                 tell(Unload(row.name))
     until = time.monotonic() + 10
-    # Less is no leak: what was held for a moment when the test began.
-    while not at_most(figures(standing), before) and time.monotonic() < until:
+    while figures(standing) != before and time.monotonic() < until:
         time.sleep(0.02)
-    assert at_most(figures(standing), before), (
-        "leases, connections, descriptors, jobs, models, sealed, shared, processes"
-    )
+    assert figures(standing) == before, "leases, connections, descriptors, jobs, models, sealed, shared, processes"

@@ -79,8 +79,7 @@ def through(request: pytest.FixtureRequest, daemon: DaemonProcess, monkeypatch: 
     yield request.param
     gc.collect()
     after = daemon_status()
-    assert (after.leases, after.stagers) == (before.leases, 0)
-    eventually(lambda: daemon_status().descriptors <= before.descriptors)
+    assert (after.descriptors, after.leases, after.stagers) == (before.descriptors, before.leases, 0)
     # The thread that listens for replaced files lingers for a moment.
     eventually(lambda: len(os.listdir("/proc/self/fd")) <= own)
 

@@ -84,7 +84,7 @@ def test_many_leases_at_once(daemon: DaemonProcess, tmp_path: Path) -> None:
             assert client.stdout is not None
             assert client.stdout.readline() == f"{share}\n"
         granted = time.monotonic()
-        eventually(lambda: daemon_status().descriptors <= before.descriptors + CLIENTS * share)
+        eventually(lambda: daemon_status().descriptors == before.descriptors + CLIENTS * share)
         during = daemon_status()
         assert (during.leases, during.connections) == (CLIENTS * share, CLIENTS * share)
         each = (resident(daemon.pid) - memory) / during.leases
@@ -94,7 +94,7 @@ def test_many_leases_at_once(daemon: DaemonProcess, tmp_path: Path) -> None:
         for client in clients:
             client.communicate()
     eventually(lambda: daemon_status().leases == daemon_status().connections == 0, 60)
-    eventually(lambda: daemon_status().descriptors <= before.descriptors)
+    eventually(lambda: daemon_status().descriptors == before.descriptors)
     figures = {
         "leases": during.leases,
         "bytes_each": round(each),

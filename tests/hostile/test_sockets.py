@@ -85,18 +85,13 @@ class Target:
         """The figures that are the same whenever nobody is there."""
         return status.pid, status.leases, status.connections, status.stagers, status.models, status.descriptors
 
-    def back(self, now: tuple[int, ...]) -> bool:
-        """Whether the daemon is the same and holds no more than at rest."""
-        return now[:-1] == self.baseline[:-1] and now[-1] <= self.baseline[-1]
-
     def unharmed(self) -> None:
         """The daemon serves, and is back where it was."""
         self.serve()
         until = time.monotonic() + PATIENCE_SECONDS
-        # Fewer descriptors are no leak: a look at a source was under way when the baseline was taken.
-        while not self.back(now := self.at_rest(self.status())) and time.monotonic() < until:
+        while (now := self.at_rest(self.status())) != self.baseline and time.monotonic() < until:
             time.sleep(0.02)
-        assert self.back(now), (now, self.baseline)
+        assert now == self.baseline
         assert "Traceback" not in self.daemon.log()
 
 
