@@ -18,7 +18,7 @@ from mapcell_formats.errors import BudgetExceeded, StagingFailed
 from mapcell_formats.messages import Pin, Unload
 from support.cgroup import memory_group, needs_memory_cgroup
 from support.daemon import DaemonProcess
-from support.models import MIB, load, looked_at, number_of, rows, tell, write_model
+from support.models import MIB, load, looked_at, number_of, rested, rows, tell, write_model
 from support.proc import children, eventually, locked, memory_files, shared_memory
 from support.raw import raw_attach
 from support.staging import staging_stopped
@@ -76,7 +76,7 @@ def test_pinned_and_leased_stay(daemon: DaemonProcess, tmp_path: Path) -> None:
     assert names() == {"a", "b", "d"}
     also = mapcell.attach("d")
     looked_at()
-    before = daemon_status()
+    before = rested()
     with pytest.raises(BudgetExceeded) as caught:
         load(write_model(tmp_path / "e.safetensors", 4), "e")
     error = caught.value
@@ -92,7 +92,7 @@ def test_pinned_and_leased_stay(daemon: DaemonProcess, tmp_path: Path) -> None:
         "d (",
     ):
         assert word in error.message
-    after = daemon_status()
+    after = rested()
     assert (after.sealed, after.stagers, after.descriptors) == (before.sealed, 0, before.descriptors)
     assert shared_memory(daemon.pid) == 3 * MODEL
     assert names() == {"a", "b", "d"}

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from mapcell.connection import CONNECTIONS
+from mapcell.connection import CONNECTIONS, daemon_status
 from mapcell.daemon_backend import attach_path
 from mapcell.weights import Weights
-from mapcell_formats.messages import ListModels, ModelRow
+from mapcell_formats.messages import ListModels, ModelRow, Status
 from support.checkpoints import write_safetensors
 from support.proc import eventually
 
@@ -54,6 +54,18 @@ def tell(message: object) -> Any:
 def looked_at() -> None:
     """Waits until the daemon looked at the source of every named model, which takes descriptors for a moment."""
     eventually(lambda: all(row.source_state or row.name.startswith("/") for row in rows()))
+
+
+def rested() -> Status:
+    """The daemon's figures once ten in a row agree: a look at a source may have ended for all but its descriptor."""
+    seen: list[Status] = []
+
+    def agree() -> bool:
+        seen.append(daemon_status())
+        return len(seen) >= 10 and len({(s.leases, s.connections, s.descriptors, s.stagers) for s in seen[-10:]}) == 1
+
+    eventually(agree)
+    return seen[-1]
 
 
 def rows(name: str = "") -> list[ModelRow]:
