@@ -72,9 +72,10 @@ def file_map(path: Path, shape: Shape, look: Look) -> object:
     """A map of the file with arrays at places that are known beforehand: nothing could do with less."""
     with path.open("rb") as file:
         whole = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-    start = path.stat().st_size - shape.tensors * shape.each_nbytes
-    places = (start + i * shape.each_nbytes for i in range(shape.tensors))
-    return looked({str(at): np.ndarray(shape.each, np.float32, whole, at) for at in places}, look)
+    each, nbytes = shape.each, shape.each_nbytes
+    start = path.stat().st_size - shape.tensors * nbytes
+    places = range(start, start + shape.tensors * nbytes, nbytes)
+    return looked({str(at): np.ndarray(each, np.float32, whole, at) for at in places}, look)
 
 
 def load_file(module: str, path: Path, look: Look) -> object:

@@ -16,14 +16,16 @@ import struct
 import sys
 import termios
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from mapcell_formats.errors import ProtocolError
 
 _UCRED = struct.Struct("iII")
 # As plain numbers: each & of an enum's members takes longer than the call that it is about.
 _TRUNCATED, _CUT = int(socket.MSG_TRUNC), int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
-_PEEK = int(socket.MSG_PEEK)
+_PEEK, _NO_SIGNAL = int(socket.MSG_PEEK), int(socket.MSG_NOSIGNAL)
+_SOL_SOCKET, _SCM_RIGHTS, _SO_PEERCRED = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS), int(socket.SO_PEERCRED)
 _SO_PEERGROUPS = 59
 # More supplementary groups than this are cut off by no system in use (NGROUPS_MAX is 65,536).
 _MAX_GROUPS = 65_536
@@ -31,8 +33,8 @@ _MAX_GROUPS = 65_536
 _PYTHONS_LIMIT = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+# A tuple, because one is made for every client that comes: a frozen dataclass takes three times as long to make.
+class Credentials(NamedTuple):
     """Who is at the other end of a UNIX socket, as the kernel saw it when the connection was made."""
 
     pid: int
@@ -43,23 +45,29 @@ class Credentials:
 
 def credentials(sock: socket.socket) -> Credentials:
     """Who connected `sock`, supplementary groups included."""
-    pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return Credentials(pid, uid, gid, _peer_groups(sock) | {gid})
+    pid, uid, gid = _UCRED.unpack(sock.getsockopt(_SOL_SOCKET, _SO_PEERCRED, _UCRED.size))
+    return Credentials(pid, uid, gid, _peer_groups(sock, gid))
 
 
-def _peer_groups(sock: socket.socket) -> frozenset[int]:
+def _peer_groups(sock: socket.socket, gid: int) -> frozenset[int]:
     try:
-        return frozenset(array.array("I", sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _PYTHONS_LIMIT)))
+        return _groups(sock.getsockopt(_SOL_SOCKET, _SO_PEERGROUPS, _PYTHONS_LIMIT), gid)
     except OSError as exc:
         if exc.errno != errno.ERANGE:
-            return frozenset()
+            return frozenset({gid})
     many = array.array("I", bytes(4 * _MAX_GROUPS))
     length = ctypes.c_uint(4 * _MAX_GROUPS)
     address, _ = many.buffer_info()
     status = ctypes.CDLL(None).getsockopt(
         sock.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, ctypes.c_void_p(address), ctypes.byref(length)
     )
-    return frozenset(many[: length.value // 4]) if status == 0 else frozenset()
+    return frozenset({gid, *many[: length.value // 4]}) if status == 0 else frozenset({gid})
+
+
+# Those of a host's workers are a few, and the same each time.
+@lru_cache(maxsize=64)
+def _groups(raw: bytes, gid: int) -> frozenset[int]:
+    return frozenset({gid, *array.array("I", raw)})
 
 
 def supplementary_groups(pid: int, uid: int) -> frozenset[int]:
@@ -79,7 +87,8 @@ def supplementary_groups(pid: int, uid: int) -> frozenset[int]:
 
 def send(sock: socket.socket, payload: bytes, fds: Sequence[int] = ()) -> None:
     """Sends one message with descriptors, which stay the caller's. OSError as sendmsg raises it."""
-    socket.send_fds(sock, [payload], list(fds), socket.MSG_NOSIGNAL)
+    rights = [(_SOL_SOCKET, _SCM_RIGHTS, array.array("i", fds))] if fds else ()
+    sock.sendmsg((payload,), rights, _NO_SIGNAL)
 
 
 def receive(sock: socket.socket, max_bytes: int, max_fds: int) -> tuple[bytes, list[int]]:

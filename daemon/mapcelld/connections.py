@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from mapcell_formats import wire
@@ -60,6 +60,11 @@ class Connection:
     Owns its socket until `close`. As a Waiter it hears of the staging that it waits for. `guarded` once it was granted
     files that may be replaced; `recalls` are the segments of which it was told so.
     """
+
+    __slots__ = (
+        "_desk", "fd", "guarded", "intent", "lease", "peer", "recalls", "redeemed", "sealed", "since", "sock", "then",
+        "waits",
+    )  # fmt: skip
 
     def __init__(self, sock: socket.socket, desk: Desk, since: float, peer: Credentials | None = None) -> None:
         self.sock = sock
@@ -117,7 +122,7 @@ class Right:
     version: Version | None = None
     plan: Plan | None = None
     hold: bool = False
-    then: Selection = field(default_factory=Selection)
+    then: Selection = _WHOLE
     sealed: bool = False
 
 

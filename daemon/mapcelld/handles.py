@@ -12,14 +12,17 @@ import contextlib
 import errno
 import logging
 import os
+import select
 import socket
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from mapcell_formats import messages, wire
 from mapcell_formats.errors import MapcellError, ProtocolError
-from mapcell_formats.messages import Attach, Extend, Extended, Grant, Present, Refused, Remap, Remapped
+from mapcell_formats.messages import Attach, Extend, Extended, Grant, Present, Redeem, Refused, Remap, Remapped
 from mapcelld import channel
 from mapcelld.connections import Connection, Recall, Right, Rules
 from mapcelld.figures import Histogram
@@ -36,6 +39,8 @@ _BACKLOG = 4096
 _PAUSE_SECONDS = 0.1
 # A client that queued more than this before it was let go is no client of ours: it sees its connection reset.
 _MAX_UNREAD = 16
+# So many requests and grants are remembered, of requests those up to so many bytes.
+_REMEMBERED, _SHORT = 256, 512
 
 
 class HandleDesk:
@@ -65,6 +70,10 @@ class HandleDesk:
         self.attaches = Histogram()
         self._listener = socket.socket(fileno=inherited) if inherited is not None else _bound(path)
         self._listener.setblocking(False)
+        # One that the loop looks at, instead of as many readers of the loop: asyncio makes five objects for each.
+        self._epoll = select.epoll()
+        self._watched: dict[int, Connection] = {}
+        self._loop.add_reader(self._epoll.fileno(), self._serve)
 
     def open(self) -> None:
         """Starts accepting."""
@@ -83,8 +92,20 @@ class HandleDesk:
 
     def watch(self, connection: Connection) -> None:
         """Looks out for the client's end, or for its next message."""
-        if connection in self._connections:
-            self._loop.add_reader(connection.fd, self._on_readable, connection)
+        if connection in self._connections and connection.fd not in self._watched:
+            self._watched[connection.fd] = connection
+            self._epoll.register(connection.fd, select.EPOLLIN)
+
+    def _ignore(self, connection: Connection) -> None:
+        if self._watched.pop(connection.fd, None) is not None:
+            self._epoll.unregister(connection.fd)
+
+    def _serve(self) -> None:
+        for fd, _ in self._epoll.poll(0):
+            connection = self._watched.get(fd)
+            # Let go while another of these was served.
+            if connection is not None:
+                self._on_readable(connection)
 
     def grant(self, connection: Connection, version: Version) -> None:
         """Hands out fresh descriptors of `version`; the connection is its lease from here on."""
@@ -102,14 +123,16 @@ class HandleDesk:
             # The lease first: it keeps the version from being dropped while its name is settled.
             connection.lease = self._rules.begin(connection.peer, connection.intent.name, version)
             name = self._rules.name(connection.intent, version)
+            connection.guarded = version.guarded
+            sizes = tuple([s.nbytes for s in version.segments])
+            payload = _grant(name, version.id, version.manifest.nbytes, sizes, connection.guarded)
             fds: list[int] = []
-            with channel.owned(fds):
+            try:
                 for segment in (version.manifest, *version.segments):
                     fds.append(segment.reopen())
-                sizes = tuple(s.nbytes for s in version.segments)
-                connection.guarded = version.guarded
-                grant = Grant(name, version.id, version.manifest.nbytes, sizes, connection.guarded)
-                channel.send(connection.sock, wire.encode(grant), fds)
+                channel.send(connection.sock, payload, fds)
+            finally:
+                channel.close_all(fds)
             self._in_flight.sent(connection.sock, connection.peer.uid, count, self._now())
             self.attaches.observe(self._now() - connection.since)
             self.watch(connection)
@@ -152,7 +175,7 @@ class HandleDesk:
         self._per_uid[connection.peer.uid] -= 1
         if not self._per_uid[connection.peer.uid]:
             del self._per_uid[connection.peer.uid]
-        self._loop.remove_reader(connection.fd)
+        self._ignore(connection)
         self._settle(connection)
         self._in_flight.forget(connection.sock)
         if not ended:
@@ -176,6 +199,9 @@ class HandleDesk:
         self.stop()
         for connection in list(self._connections):
             self.drop(connection)
+        if not self._epoll.closed:
+            self._loop.remove_reader(self._epoll.fileno())
+            self._epoll.close()
 
     def listen(self, on: bool) -> None:
         """Accepts from here on, or leaves those who come waiting in the backlog."""
@@ -291,7 +317,7 @@ class HandleDesk:
     def _redeem(self, connection: Connection, payload: bytes) -> None:
         connection.redeemed = True
         try:
-            _, message = wire.decode(payload, messages.REDEMPTIONS)
+            message = _asked(payload) if len(payload) <= _SHORT else _read(payload)
             if isinstance(message, Attach):
                 right = self._rules.attach(message, connection.peer)
             else:
@@ -299,7 +325,7 @@ class HandleDesk:
             connection.intent, connection.then, connection.sealed = right.intent, right.then, right.sealed
             if right.plan is not None and right.plan.kind == "offer":
                 # The message stays queued: only a stager takes a client's descriptors out of it.
-                self._loop.remove_reader(connection.fd)
+                self._ignore(connection)
                 self._stage(right, connection, connection.sock.fileno())
                 return
             channel.discard(connection.sock)
@@ -323,6 +349,20 @@ class HandleDesk:
             self._waiting[connection.peer.uid] -= 1
             if not self._waiting[connection.peer.uid]:
                 del self._waiting[connection.peer.uid]
+
+
+def _read(payload: bytes) -> Attach | Redeem:
+    message: Attach | Redeem = wire.decode(payload, messages.REDEMPTIONS)[1]
+    return message
+
+
+# Workers of one kind ask for the same, in the same words, and are answered in the same words.
+_asked = lru_cache(maxsize=_REMEMBERED)(_read)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _grant(*fields: Any) -> bytes:
+    return wire.encode(Grant(*fields))
 
 
 def _empty(sock: socket.socket) -> None:

@@ -303,8 +303,8 @@ class Holdings:
         """Whether `collect` would do something about `version`."""
         if not version.names or self.registry.droppable(version):
             return True
-        models = [self.registry.models[name] for name in version.names if name in self.registry.models]
-        return any(one is version for model in models for one in self.registry.superseded(model))
+        models = self.registry.models
+        return any(self.registry.outdated(models[name], version) for name in version.names if name in models)
 
     def _register(self, intent: Intent, version: Version) -> None:
         model = self.registry.name(intent.name, intent.owner, intent.source, version)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mapcell_formats.errors import AccessDenied
 from mapcelld import channel
@@ -17,10 +17,9 @@ from mapcelld import channel
 MAX_PER_UID = 2048
 
 
-@dataclass(frozen=True, slots=True)
-class _Sent:
+class _Sent(NamedTuple):
     uid: int
-    count: int
+    descriptors: int
     since: float
 
 
@@ -50,7 +49,7 @@ class InFlight:
         """Counts what was sent over `sock` no more. Nothing for one that is not known."""
         sent = self._sent.pop(sock, None)
         if sent is not None:
-            self._per_uid[sent.uid] -= sent.count
+            self._per_uid[sent.uid] -= sent.descriptors
             if not self._per_uid[sent.uid]:
                 del self._per_uid[sent.uid]
 

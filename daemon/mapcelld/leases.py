@@ -51,7 +51,7 @@ class Leases:
         if lease not in self._held:
             return lease
         del self._held[lease]
-        passed = replace(lease, holder=replace(lease.holder, pid=pid))
+        passed = replace(lease, holder=lease.holder._replace(pid=pid))
         self._held[passed] = None
         return passed
 

@@ -239,6 +239,10 @@ class Registry:
         A derived one is meant by its id alone, unless the model has no others.
         """
         known = [*model.derived, *model.versions] if prefix or not model.versions else model.versions
+        if not prefix and tag in ("", "latest"):
+            for newest in map(self.versions.__getitem__, reversed(known)):
+                if newest.state is State.READY:
+                    return newest
         ready = [v for v in map(self.versions.__getitem__, known) if v.state is State.READY]
         if tag and tag != "latest":
             ready = [v for v in ready if model.tags.get(tag) == v.id]
@@ -276,6 +280,14 @@ class Registry:
         expendable = [v for v in known if model.anonymous and v.residence == "mapped"] or known[:-1]
         tagged = set(model.tags.values())
         return [v for v in expendable if not v.held and not v.pinned and v.id not in tagged]
+
+    def outdated(self, model: Model, version: Version) -> bool:
+        """Whether `version` is one of the `superseded` of `model`."""
+        # For almost all whose leases end, this tells without looking through the others.
+        newest = bool(model.versions) and model.versions[-1] == version.id
+        if newest and not (model.anonymous and version.residence == "mapped"):
+            return False
+        return any(one is version for one in self.superseded(model))
 
     def droppable(self, version: Version) -> bool:
         """Whether nothing needs `version` any more."""

@@ -86,11 +86,15 @@ class Requests:
     def right(self, who: Credentials, request: messages.Attach) -> Right:
         """The right to a model by name: to a version that is there, or to a plan that stages it."""
         _check_selection(request.selection)
-        plan, intent = self._unloaded(who, request.name)
-        if plan is not None:
-            then, sealed = request.selection, request.sealed
-            return Right(intent, plan=plan, hold=request.hold, then=then, sealed=sealed)
-        model, version = self._resolve(who, request.name)
+        held = self._registry.models.get(request.name)
+        if held is not None and self._access.sees(who, held):
+            model, version = held, self._registry.choose(held, "", "")
+        else:
+            plan, intent = self._unloaded(who, request.name)
+            if plan is not None:
+                then, sealed = request.selection, request.sealed
+                return Right(intent, plan=plan, hold=request.hold, then=then, sealed=sealed)
+            model, version = self._resolve(who, request.name)
         right = self.cast(model, version, request.selection, request.sealed)
         return replace(right, hold=True) if request.hold else right
 

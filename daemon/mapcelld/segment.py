@@ -7,6 +7,8 @@ import os
 
 from mapcelld import guard
 
+_READ_ONLY = os.O_RDONLY | os.O_CLOEXEC
+
 
 class Segment:
     """One region of memory or file, `nbytes` long. Owns its descriptor until `close`.
@@ -31,7 +33,7 @@ class Segment:
 
     def reopen(self) -> int:
         """A fresh read-only description of the same bytes, which the caller owns."""
-        return os.open(f"/proc/self/fd/{self.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(f"/proc/self/fd/{self.fileno()}", _READ_ONLY)
 
     def unused(self) -> bool:
         """Whether nobody else has the bytes open or mapped, as far as the kernel tells.

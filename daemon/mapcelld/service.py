@@ -13,7 +13,6 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.metadata import version as installed_version
 
 from mapcell_formats.errors import MapcellError, NotFound
@@ -268,7 +267,7 @@ class Service:
 
     def _admit_control(self, who: Credentials) -> Credentials:
         if self._config.mentions_groups():
-            who = replace(who, groups=who.groups | supplementary_groups(who.pid, who.uid))
+            who = who._replace(groups=who.groups | supplementary_groups(who.pid, who.uid))
         self._access.admit(who)
         return who
 

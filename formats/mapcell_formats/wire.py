@@ -30,6 +30,7 @@ MAX_ROWS = 100_000
 MAX_INTEGER = 2**63 - 1
 # Besides two for each item. A map takes two bytes to write and 250 to hold: a mebibyte of them would take 130.
 _MAX_CONTAINERS = 64
+_FEW_BYTES = 1024
 
 Check = Callable[[Any], Any]
 
@@ -59,15 +60,18 @@ def decode(payload: bytes, operations: Mapping[str, type[Any]], max_items: int =
 
 
 def _envelope(payload: bytes, max_items: int) -> tuple[int, str, Any]:
+    # In a few bytes there are not so many lists and maps that they had to be counted.
+    count = None if len(payload) <= _FEW_BYTES else _counter(2 * max_items + _MAX_CONTAINERS)
     try:
         raw = msgpack.unpackb(
             payload,
-            list_hook=(count := _counter(2 * max_items + _MAX_CONTAINERS)),
+            list_hook=count,
             object_hook=count,
             max_ext_len=0,
             max_str_len=MAX_TEXT,
             max_bin_len=MAX_TEXT,
-            max_array_len=max_items,
+            # A list has a byte for each item at least.
+            max_array_len=min(max_items, len(payload)),
             max_map_len=64,
         )
     # msgpack raises its own subclasses of ValueError, and RecursionError and UnicodeDecodeError through the same call.

@@ -29,8 +29,8 @@ _TMP = "/tmp/"
 
 def runtime_folders(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Where daemons are sought: MAPCELL_RUNTIME alone when set, else the user's, the system's, and the one in /tmp."""
-    if environment.get("MAPCELL_RUNTIME"):
-        return [os.path.abspath(environment["MAPCELL_RUNTIME"])]
+    if runtime := environment.get("MAPCELL_RUNTIME"):
+        return [os.path.abspath(runtime)]
     session = environment.get("XDG_RUNTIME_DIR")
     user = [os.path.join(session, "mapcell")] if session else []
     return [*user, "/run/mapcell", _in_tmp()]
@@ -138,6 +138,14 @@ class Connections:
             f"no mapcell daemon answers in {' or '.join(map(str, folders))}; start one with `mapcelld`, or set "
             "MAPCELL_RUNTIME to its folder"
         )
+
+    def latest(self) -> ControlClient | None:
+        """The connection to the daemon that is sought first, if it was found before. It may be gone by now.
+
+        For those who find out by themselves, and then ask for `client`.
+        """
+        client = self._clients.get(folder := runtime_folders()[0])
+        return None if client is None or planted(folder) else client
 
     def _look(self, folders: list[str]) -> tuple[ControlClient | None, bool]:
         """The connection to a daemon that answers, and whether any of the folders had one before."""

@@ -31,6 +31,9 @@ Granted = tuple[Grant, list[int], socket.socket]
 _RENEW_SECONDS = 1.0
 _RETRY_SECONDS = 0.02
 _LOOK_SECONDS = 0.2
+# As plain numbers: the enum's members are looked up anew each time, and made into numbers by a function.
+_SOL_SOCKET, _SO_RCVTIMEO, _SCM_RIGHTS = int(socket.SOL_SOCKET), int(socket.SO_RCVTIMEO), int(socket.SCM_RIGHTS)
+_NO_SIGNAL, _CLOSE_ON_EXEC = int(socket.MSG_NOSIGNAL), int(socket.MSG_CMSG_CLOEXEC)
 # For the descriptors of one grant: the manifest's, and one for each segment.
 _ROOM = socket.CMSG_LEN((messages.MAX_DESCRIPTORS + 1) * array("i").itemsize)
 
@@ -124,9 +127,11 @@ KEEPER = Keeper()
 os.register_at_fork(after_in_child=KEEPER.after_fork)
 
 
-def obtain(client: ControlClient, request: Attach, until: float, on_progress: OnProgress | None) -> Granted:
-    """A lease of the model that `request` names; returns and errors as `redeem`."""
-    payload = wire.encode(request)
+def obtain(
+    client: ControlClient, request: Attach, until: float, on_progress: OnProgress | None, payload: bytes = b""
+) -> Granted:
+    """A lease of the model that `request` names; returns and errors as `redeem`. `payload` if it is encoded already."""
+    payload = payload or wire.encode(request)
     if len(payload) <= messages.MAX_HANDLE_BYTES:
         try:
             return _claim(client.folder, payload, (), until, on_progress)
@@ -193,8 +198,11 @@ def close_all(fds: Sequence[int]) -> None:
 
 def _send(sock: socket.socket, folder: str, payload: bytes, offer: Sequence[int]) -> None:
     try:
-        sock.connect(os.path.join(folder, HANDLES))
-        socket.send_fds(sock, [payload], list(offer), socket.MSG_NOSIGNAL)
+        sock.connect(f"{folder}/{HANDLES}")
+        if offer:
+            socket.send_fds(sock, [payload], list(offer), _NO_SIGNAL)
+        else:
+            sock.send(payload, _NO_SIGNAL)
     except BrokenPipeError:
         # Refused before it was asked anything: what the daemon said is there to be received.
         return
@@ -203,17 +211,17 @@ def _send(sock: socket.socket, folder: str, payload: bytes, offer: Sequence[int]
 
 
 def _receive(sock: socket.socket, folder: str, until: float) -> tuple[Grant | Progress | Refused, list[int]]:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, time_limit(until - time.monotonic()))
+    sock.setsockopt(_SOL_SOCKET, _SO_RCVTIMEO, time_limit(until - time.monotonic()))
     try:
         # Not socket.recv_fds: it ignores its flags, and a program that this process starts would inherit the handles.
-        payload, ancillary, _, _ = sock.recvmsg(messages.MAX_HANDLE_BYTES, _ROOM, socket.MSG_CMSG_CLOEXEC)
+        payload, ancillary, _, _ = sock.recvmsg(messages.MAX_HANDLE_BYTES, _ROOM, _CLOSE_ON_EXEC)
     except BlockingIOError:
         raise StagingFailed("not ready in time; give a longer timeout=, or load it beforehand") from None
     except OSError as exc:
         raise _gone(folder, exc.strerror) from exc
     if not payload:
         raise _gone(folder, "it ended")
-    fds = array("i", b"".join(data for _, kind, data in ancillary if kind == socket.SCM_RIGHTS))
+    fds = array("i", b"".join([data for _, kind, data in ancillary if kind == _SCM_RIGHTS]))
     try:
         _, message = wire.decode(payload, messages.HANDOUTS)
         if fds and not isinstance(message, Grant):

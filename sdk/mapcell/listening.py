@@ -198,6 +198,7 @@ class _Ears:
         self._epoll.register(self._bell, select.EPOLLIN)
         self._leases: dict[int, ReferenceType[GuardedLease]] = {}
         self._astray: list[_Astray] = []
+        self._lingers = False
         self.deaf = False
 
     def __del__(self) -> None:
@@ -222,7 +223,8 @@ class _Ears:
         self._leases.pop(fd, None)
         with contextlib.suppress(OSError, ValueError):
             self._epoll.unregister(fd)
-        if not self._leases:
+        # A thread that lingers looks by itself before it goes on.
+        if not self._leases and not self._lingers:
             with contextlib.suppress(OSError):
                 os.eventfd_write(self._bell, 1)
 
@@ -240,8 +242,17 @@ class _Ears:
             for fd, _ in self._epoll.poll(self._pause()):
                 self._serve(fd)
             self._look_for_daemons()
-            if self.idle() and not self._epoll.poll(_LINGER_SECONDS) and LISTENER.ends(self):
+            if self.idle() and not self._linger() and LISTENER.ends(self):
                 return
+
+    def _linger(self) -> bool:
+        """Waits whether another lease comes. Whether there was anything to hear."""
+        self._lingers = True
+        try:
+            return bool(self._epoll.poll(_LINGER_SECONDS))
+        finally:
+            # Before it is asked who is left: whoever leaves from here on rings.
+            self._lingers = False
 
     def _pause(self) -> float:
         if not self._astray:

@@ -51,6 +51,26 @@ class SegmentMap(mmap.mmap):
                 raise OSError(number := ctypes.get_errno(), f"mapping over a file: {os.strerror(number)}")
 
 
+class ManifestFile:
+    """A manifest in the memory that the daemon lends: what `Manifest` reads from. Owns its descriptor.
+
+    Reading some bytes takes a fourth of the time of the page fault that looking at them in a map would bring.
+    """
+
+    __slots__ = ("_fd", "size")
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._fd = fd
+        self.size = size
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """`nbytes` at `offset`, fewer where it ends before."""
+        return os.pread(self._fd, nbytes, offset)
+
+    def __del__(self) -> None:
+        os.close(self._fd)
+
+
 def map_segment(fd: int, nbytes: int, mode: Mode, lease: object) -> SegmentMap | None:
     """Maps `nbytes` of `fd` (not consumed) read-only ("r"), or private and copy-on-write ("c"). None for 0 bytes.
 
@@ -68,9 +88,9 @@ def map_segment(fd: int, nbytes: int, mode: Mode, lease: object) -> SegmentMap |
 
 def view(segment: SegmentMap | None, entry: TensorEntry, mode: Mode) -> Array:
     """The array of `entry` in `segment`, without a copy. Read-only in mode "r"."""
-    dtype = numpy_dtype(entry.dtype)
-    if segment is None or entry.nbytes == 0:
-        empty = np.empty(entry.shape, dtype)
+    _, code, shape, _, offset, nbytes = entry
+    if segment is None or not nbytes:
+        empty = np.empty(shape, numpy_dtype(code))
         empty.flags.writeable = mode == "c"
         return empty
-    return np.ndarray(entry.shape, dtype, segment, entry.offset)
+    return np.ndarray(shape, numpy_dtype(code), segment, offset)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, overload
 
 from mapcell_formats.digest import PREFIX
 from mapcell_formats.errors import BindError, MapcellError, NotFound
-from mapcell_formats.manifest import NO_DIGEST, Manifest, TensorEntry, near
+from mapcell_formats.manifest import NO_DIGEST, Description, Manifest, TensorEntry, near
 from mapcell_formats.record import Record
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 
 D = TypeVar("D")
+# Up to so many entries are kept once they were listed: a name is found faster in them than in the manifest.
+_REMEMBERED = 10_000
 
 
 class Backing(Protocol):
@@ -76,26 +79,54 @@ class Weights(Mapping[str, "Array"]):
         name: str,
         source: str | None,
         selected: frozenset[str] | None = None,
+        version: str | None = None,
     ) -> None:
+        """`version` where it is known already: the rest of the description is read when somebody asks for it."""
         self._manifest = manifest
         self._backing: Backing | None = backing
+        self._array = backing.array
         self._selected = selected
+        self._known: dict[str, TensorEntry] = {}
+        self._complete = False
         self._viewed: dict[str, int] = {}
-        about = manifest.description()
         self.name = name
         self.source = source
-        self.version = about.version
-        self.verified = about.verified
-        self.residence = about.residence
-        self.format = about.format
-        self.metadata: dict[str, str] = dict(about.metadata)
+        self.version = version or self._about.version
         self.backend = backing.backend
+
+    @cached_property
+    def _about(self) -> Description:
+        return self._manifest.description()
+
+    @property
+    def verified(self) -> bool:
+        """Whether every byte had been hashed when this was attached."""
+        return self._about.verified
+
+    @property
+    def residence(self) -> str:
+        """ "mapped" or "sealed"."""
+        return self._about.residence
+
+    @property
+    def format(self) -> str:
+        """The name of the checkpoint's format."""
+        return self._about.format
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        """The checkpoint's own strings."""
+        return dict(self._about.metadata)
 
     def entry(self, name: str) -> TensorEntry:
         """Where the tensor lies. NotFound with near names when there is none of that name."""
+        return self._known.get(name) or self._look_up(name)
+
+    def _look_up(self, name: str) -> TensorEntry:
         if self._selected is not None and name not in self._selected:
             raise NotFound(f"no tensor {name!r}{near(name, sorted(self._selected))}", tensor=name)
-        return self._manifest[name]
+        entry = self._known[name] = self._manifest[name]
+        return entry
 
     def digest(self, name: str) -> str | None:
         """ "blake3:" and the hex digits of the tensor's bytes as they were staged; None when they were not hashed.
@@ -107,17 +138,30 @@ class Weights(Mapping[str, "Array"]):
 
     def entries(self) -> Iterator[TensorEntry]:
         """All entries in the checkpoint's order."""
+        if self._complete or len(self) <= _REMEMBERED:
+            return iter(self._all().values())
+        return self._chosen()
+
+    def _chosen(self) -> Iterator[TensorEntry]:
         every = self._manifest.entries()
         return every if self._selected is None else (e for e in every if e.name in self._selected)
 
+    def _all(self) -> dict[str, TensorEntry]:
+        """All entries by name, from here on without looking into the manifest."""
+        if not self._complete:
+            self._known = {entry.name: entry for entry in self._chosen()}
+            self._complete = True
+        return self._known
+
     def __getitem__(self, name: str) -> Array:
-        return self.at(self.entry(name))
+        entry = self._known.get(name) or self._look_up(name)
+        array = self._array(entry)
+        self._viewed[name] = entry[5]
+        return array
 
     def at(self, entry: TensorEntry) -> Array:
         """The tensor of one of `entries()`, for callers that have it: as ``self[entry.name]`` without looking it up."""
-        if self._backing is None:
-            raise self._closed()
-        array = self._backing.array(entry)
+        array = self._array(entry)
         self._viewed[entry.name] = entry.nbytes
         return array
 
@@ -137,8 +181,7 @@ class Weights(Mapping[str, "Array"]):
         return _Items(self)
 
     def __iter__(self) -> Iterator[str]:
-        every = self._manifest.names()
-        return every if self._selected is None else (n for n in every if n in self._selected)
+        return (entry.name for entry in self._chosen()) if len(self) > _REMEMBERED else iter(self._all())
 
     def __len__(self) -> int:
         return len(self._manifest) if self._selected is None else len(self._selected)
@@ -146,7 +189,7 @@ class Weights(Mapping[str, "Array"]):
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str) or (self._selected is not None and name not in self._selected):
             return False
-        return self._manifest.find(name) >= 0
+        return name in self._known or self._manifest.find(name) >= 0
 
     @property
     def nbytes(self) -> int:
@@ -181,6 +224,7 @@ class Weights(Mapping[str, "Array"]):
         """Ends this object's hold; a second call does nothing. Arrays that were handed out stay valid."""
         backing, self._backing = self._backing, None
         if backing is not None:
+            self._array = self._refuse
             backing.close()
 
     def __enter__(self) -> Self:
@@ -199,6 +243,9 @@ class Weights(Mapping[str, "Array"]):
         if self._backing is None:
             raise self._closed()
         return self._backing
+
+    def _refuse(self, entry: TensorEntry) -> Array:
+        raise self._closed()
 
     def _closed(self) -> MapcellError:
         return MapcellError(f"these weights of {self.name!r} were closed; attach again")

@@ -157,15 +157,18 @@ print(json.dumps([after[0] - before[0], after[1] - before[1], touched[1] - after
 """
 
 
-def test_descriptors_and_bytes(daemon: DaemonProcess) -> None:
-    """A lease is a descriptor, and one each for the maps of manifest and segment; no byte of the model is read."""
-    command = [sys.executable, "-c", DESCRIPTORS, "big"]
+@pytest.mark.parametrize(("name", "each", "manifest"), [("big", 2, 4096), ("many", 3, 1 << 20)])
+def test_descriptors_and_bytes(daemon: DaemonProcess, name: str, each: int, manifest: int) -> None:
+    """A lease is a descriptor, and one for the segment's map, and one for the manifest unless it is small enough to be
+    read at once; no byte of the model is read."""
+    command = [sys.executable, "-c", DESCRIPTORS, name]
     ran = subprocess.run(command, env=daemon.env(), capture_output=True, text=True, check=True, timeout=60)
     descriptors, read, touched, threads, heavy = json.loads(ran.stdout)
-    assert descriptors == 3 * 10
-    # Of 40 MiB: only what /proc/self/io itself is.
-    assert read < 4096
-    assert touched < 4096
+    assert descriptors == each * 10
+    # Of 40 MiB, or of 5,000 entries: manifests that are small, the heads of others, and what /proc/self/io itself is.
+    assert read < 4096 * 11
+    # All entries of one are read once, if they were not before.
+    assert touched < manifest
     assert threads == 1
     assert heavy == []
 
