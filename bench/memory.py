@@ -39,7 +39,6 @@ from common import (
     explained,
     failure,
     folder,
-    machine,
     parser,
     private_daemon,
     row,
@@ -70,7 +69,7 @@ WAYS = {
     "bare numpy": Way("bare"),
     "bare torch": Way("bare torch"),
     "mapcell": Way("mapcell", daemon="off"),
-    "mapcell, huge pages": Way("mapcell", daemon="on"),
+    "mapcell, huge pages": Way("mapcell", daemon="try"),
     "safetensors numpy": Way("private", copies=True),
     "safetensors torch": Way("mapped"),
     "torch share_memory_": Way("shared", parent=True),
@@ -183,10 +182,6 @@ def refuse(way: Way, workers: int, nbytes: int) -> None:
     needed = nbytes * workers if way.copies else 2 * nbytes
     if needed > memory_available() * _SHARE:
         raise MemoryError(f"{workers} workers would take {needed // MIB} MiB, more than this machine can spare")
-    if way.daemon == "on" and machine().huge_pages * 2 * MIB < nbytes:
-        raise MemoryError(
-            f"needs {nbytes // (2 * MIB)} huge pages, {machine().huge_pages} are free; raise vm.nr_hugepages"
-        )
 
 
 def measure_way(

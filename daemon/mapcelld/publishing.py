@@ -16,7 +16,7 @@ from mapcell_formats.layout import Layout, common_dtype, plan
 from mapcell_formats.manifest import Description, TensorEntry, encode_manifest
 from mapcell_formats.messages import Job, Manner, Progress, Sized, Staged
 from mapcell_formats.source import FileSource
-from mapcelld import channel, filling, guard, memfd
+from mapcelld import channel, filling, gathering, guard, memfd
 from mapcelld.jobs import JobChannel
 
 # Often enough for a progress bar, seldom enough to cost nothing: at most this many reports for one checkpoint.
@@ -151,6 +151,8 @@ def _filled(jobs: JobChannel, checkpoint: Checkpoint, layout: Layout, manner: Ma
             return huge.finish(), huge.nbytes, digests
     fd = memfd.create("mapcell-segment", layout.nbytes)
     try:
+        if manner.huge_pages == "try":
+            gathering.gather(fd, layout.nbytes)
         digests = filling.fill(
             lambda offset, data: memfd.write(fd, offset, data),
             checkpoint.sources,

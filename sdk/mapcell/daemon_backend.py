@@ -23,7 +23,7 @@ from mapcell_formats.messages import Attach, Grant, Offer, Resolve, Selection
 
 from .connection import CONNECTIONS, left
 from .leasing import KEEPER, Lease, OnProgress, close_all, obtain, persist, redeem
-from .mapping import Array, ManifestFile, Mode, SegmentMap, map_segment, view
+from .mapping import Array, ManifestFile, Mode, SegmentMap, map_memory, map_segment, view
 from .opening import open_sources
 from .weights import Weights, select
 
@@ -46,7 +46,7 @@ class DaemonBacking:
         if segment is None or not nbytes:
             return view(segment, entry, self._mode)
         # As `view` does, which is one call less for each of thousands.
-        return ndarray(shape, numpy_dtype(code), segment, offset)
+        return ndarray(shape, numpy_dtype(code), segment, segment.start + offset)
 
     def newer(self) -> str | None:
         """The version that the name means now, if it is another one; None while no daemon knows the name."""
@@ -184,7 +184,9 @@ def _weights(
     text, *segments = fds
     file = ManifestFile(text, grant.manifest)
     try:
-        maps = [map_segment(fd, n, mode, lease) for fd, n in zip(segments, grant.segments, strict=True)]
+        # A guarded one is a file: the kernel chooses its place itself.
+        mapped = map_segment if grant.guarded else map_memory
+        maps = [mapped(fd, n, mode, lease) for fd, n in zip(segments, grant.segments, strict=True)]
     finally:
         close_all(segments)
     if grant.guarded:

@@ -110,8 +110,8 @@ class GuardedLease(Lease):
         held = self._maps[number] if 0 <= number < len(self._maps) else None
         segment = held() if held is not None else None
         if segment is not None:
-            if len(segment) != nbytes:
-                raise ProtocolError(f"a segment of {len(segment)} bytes was replaced by one of {nbytes}")
+            if segment.nbytes != nbytes:
+                raise ProtocolError(f"a segment of {segment.nbytes} bytes was replaced by one of {nbytes}")
             segment.replace(fd)
 
     def lease_anew(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal
 
@@ -17,6 +18,15 @@ Mode = Literal["r", "c"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _MAP_FIXED = 0x10
+_MAP_NORESERVE = 0x4000
+_HUGE_PAGE = 2 << 20
+# The processor remembers where a few thousand pages of 4 KiB lie: smaller segments gain nothing.
+_ALIGNED_BYTES = 16 << 20
+# How each mode maps: flags and protection.
+_MANNERS: Mapping[Mode, tuple[int, int]] = {
+    "r": (mmap.MAP_SHARED, mmap.PROT_READ),
+    "c": (mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE),
+}
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
@@ -37,6 +47,9 @@ class SegmentMap(mmap.mmap):
     """
 
     lease: object
+    nbytes: int
+    # Where the segment begins within this map.
+    start: int = 0
 
     def replace(self, fd: int) -> None:
         """Maps `fd` (not consumed), which holds the same bytes, over this map at the same addresses.
@@ -45,10 +58,25 @@ class SegmentMap(mmap.mmap):
         """
         # While the buffer is exported nobody can unmap it: the addresses stay this map's own.
         with memoryview(self) as held:
-            address = np.frombuffer(held, np.uint8).__array_interface__["data"][0]
-            flags = mmap.MAP_SHARED | _MAP_FIXED
-            if _mmap()(address, len(held), mmap.PROT_READ, flags, fd, 0) == _MAP_FAILED:
-                raise OSError(number := ctypes.get_errno(), f"mapping over a file: {os.strerror(number)}")
+            _map_over(_address(held) + self.start, fd, self.nbytes, "r")
+
+    def align(self, fd: int, mode: Mode) -> None:
+        """Maps `fd` (not consumed) into this map, which holds nothing yet, where a huge page could begin."""
+        with memoryview(self) as held:
+            address = _address(held)
+            self.start = -address % _HUGE_PAGE
+            _map_over(address + self.start, fd, self.nbytes, mode)
+
+
+def _address(held: memoryview) -> int:
+    address: int = np.frombuffer(held, np.uint8).__array_interface__["data"][0]
+    return address
+
+
+def _map_over(address: int, fd: int, nbytes: int, mode: Mode) -> None:
+    flags, protection = _MANNERS[mode]
+    if _mmap()(address, nbytes, protection, flags | _MAP_FIXED, fd, 0) == _MAP_FAILED:
+        raise OSError(number := ctypes.get_errno(), f"mapping at an address: {os.strerror(number)}")
 
 
 class ManifestFile:
@@ -78,11 +106,24 @@ def map_segment(fd: int, nbytes: int, mode: Mode, lease: object) -> SegmentMap |
     """
     if nbytes == 0:
         return None
-    if mode == "r":
-        segment = SegmentMap(fd, nbytes, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
-    else:
-        segment = SegmentMap(fd, nbytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-    segment.lease = lease
+    flags, protection = _MANNERS[mode]
+    segment = SegmentMap(fd, nbytes, flags=flags, prot=protection)
+    segment.lease, segment.nbytes = lease, nbytes
+    return segment
+
+
+def map_memory(fd: int, nbytes: int, mode: Mode, lease: object) -> SegmentMap | None:
+    """As `map_segment`, for the daemon's memory, which may lie in huge pages: a large one begins where such a page can.
+
+    Only there does the kernel map a huge page as one, and of itself it looks for such a place for files alone.
+    """
+    if nbytes < _ALIGNED_BYTES:
+        return map_segment(fd, nbytes, mode, lease)
+    # Room for the place, which is this map's own until its end; it takes no memory.
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+    segment = SegmentMap(-1, nbytes + _HUGE_PAGE, flags=flags, prot=_MANNERS[mode][1])
+    segment.lease, segment.nbytes = lease, nbytes
+    segment.align(fd, mode)
     return segment
 
 
@@ -93,4 +134,4 @@ def view(segment: SegmentMap | None, entry: TensorEntry, mode: Mode) -> Array:
         empty = np.empty(shape, numpy_dtype(code))
         empty.flags.writeable = mode == "c"
         return empty
-    return np.ndarray(shape, numpy_dtype(code), segment, offset)
+    return np.ndarray(shape, numpy_dtype(code), segment, segment.start + offset)

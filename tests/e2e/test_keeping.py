@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import mmap
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,3 +139,44 @@ def test_huge_pages_need_no_free_memory(huge_pages: int, tmp_path: Path, monkeyp
         tell(Retire("m"))
         with pytest.raises(BudgetExceeded, match="control group"):
             mapcell.attach("m")
+
+
+def small_maps() -> dict[str, int]:
+    """What smaps says of this process's maps of lent memory: bytes by field."""
+    sums: Counter[str] = Counter()
+    lent = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if "-" in name:
+            lent = "mapcell-segment" in line
+        elif lent and rest.endswith(" kB"):
+            sums[name] += int(rest.split()[0]) * 1024
+    return sums
+
+
+def test_huge_pages_that_nobody_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`try` lays a model into huge pages that the kernel makes, and workers map them as such; `off` does not."""
+    if int(Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").read_text()):
+        pytest.skip("this host has set huge pages aside, which are taken first")
+    path = write_model(tmp_path / "m.safetensors", 1, tensors=9, mib=2)
+    for choice in ("off", "try"):
+        text = f'huge_pages = "{choice}"\nresidence = "sealed"\n' + model("m", path)
+        with Configured(tmp_path, text, monkeypatch):
+            weights = mapcell.attach("m")
+            assert number_of(weights) == 1
+            touched = sum(float(array.sum()) for array in weights.values())
+            shown = small_maps()
+            assert shown["Rss"] >= 18 * MIB
+            if choice == "off":
+                assert shown["ShmemPmdMapped"] == 0
+                expected = touched
+                continue
+            if not shown["ShmemPmdMapped"]:
+                pytest.skip("this kernel, or what memory this host has left, makes no huge pages")
+            assert shown["ShmemPmdMapped"] <= 18 * MIB
+            assert touched == expected
+            with mapcell.attach("m", mode="c") as own:
+                name = next(iter(own))
+                own[name].flat[0] = -1
+            assert number_of(mapcell.attach("m")) == 1
+        del weights

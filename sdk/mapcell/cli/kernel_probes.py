@@ -222,7 +222,12 @@ def _huge_pages() -> Finding:
     except OSError as exc:
         return Finding("huge pages", False, f"no memory of 2 MiB pages: {exc.strerror}", 'leave huge_pages = "off"')
     detail = f"{free} of {total} pages of 2 MiB free ({free * 2} MiB)"
-    advice = "" if free else 'sysctl vm.nr_hugepages=N before huge_pages = "on"; nothing needs them'
+    advice = (
+        ""
+        if free
+        else 'huge_pages = "try" has the kernel make some for each model; sysctl vm.nr_hugepages=N before "on"; '
+        "nothing needs them"
+    )
     return Finding("huge pages", free > 0, detail, advice)
 
 
