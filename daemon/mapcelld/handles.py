@@ -68,7 +68,7 @@ class HandleDesk:
         self._in_flight = InFlight()
         self.refusals: Counter[str] = Counter()
         self.attaches = Histogram()
-        self._listener = socket.socket(fileno=inherited) if inherited is not None else _bound(path)
+        self._listener = _Listener(fileno=inherited) if inherited is not None else _bound(path)
         self._listener.setblocking(False)
         # One that the loop looks at, instead of as many readers of the loop: asyncio makes five objects for each.
         self._epoll = select.epoll()
@@ -373,8 +373,15 @@ def _empty(sock: socket.socket) -> None:
                 return
 
 
-def _bound(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+class _Listener(socket.socket):
+    """A listening socket that knows what it is: Python's looks it up in two enums for each that is accepted."""
+
+    family = socket.AF_UNIX
+    type = socket.SOCK_SEQPACKET
+
+
+def _bound(path: Path) -> _Listener:
+    listener = _Listener(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     path.unlink(missing_ok=True)
     listener.bind(str(path))
     path.chmod(0o666)
