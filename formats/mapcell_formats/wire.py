@@ -17,8 +17,8 @@ import msgpack
 from .errors import ProtocolError
 from .record import Record, fields_of, kinds_of
 
-# Raised whenever a message changes. Peers of different numbers refuse each other by name.
-PROTOCOL = 2
+# Raised whenever a message changes, or the manifest. Peers of different numbers refuse each other by name.
+PROTOCOL = 3
 # A path is at most 4,096 bytes on Linux, a tensor's name as long in the formats.
 MAX_STRING = 4096
 # An error's text may quote a path and several names.
