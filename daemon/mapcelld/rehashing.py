@@ -37,7 +37,7 @@ def rehash(jobs: JobChannel, job: Job, fds: list[int]) -> None:
         manifest = Manifest(bytes(read(held, 0, held.size)))
     sources = [FileSource(fd, job.base) for fd in fds[1:]]
     try:
-        about, entries = manifest.description(), list(manifest.entries())
+        about, entries = manifest.description(), manifest.entries()
         before = _identities(sources)
         fault = _fault(job, sources)
         if not fault:
@@ -69,7 +69,7 @@ def demand_unchanged(about: Description, manifest: Manifest, sources: Sequence[F
             f"the files of {about.version} were touched since they were mapped (a chmod, rename or link is enough) and "
             "their bytes are not hashed yet; ask again when `mapcell show` says verified, or load it again"
         )
-    entries = list(manifest.entries())
+    entries = manifest.entries()
     if _digests(None, sources, manifest, entries) != [manifest.digest(i) for i in range(len(manifest))]:
         raise StagingFailed(f"the bytes of {about.version} are not what they were when it was hashed; load it again")
 

@@ -35,7 +35,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from math import isqrt, prod
 from types import MappingProxyType
@@ -241,9 +241,9 @@ class Manifest:
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise FormatError(f"manifest's description is malformed: {exc}") from exc
 
-    def names(self) -> Iterator[str]:
+    def names(self) -> list[str]:
         """All names in the checkpoint's order. FormatError as `entries`."""
-        return (entry.name for entry in self.entries())
+        return [entry.name for entry in self.entries()]
 
     def digest(self, number: int) -> bytes:
         """blake3 of the bytes of entry `number`; NO_DIGEST when they were not hashed."""
@@ -271,28 +271,34 @@ class Manifest:
         """The entry called `name`; NotFound with near names when there is none."""
         entry = self.get(name)
         if entry is None:
-            raise NotFound(f"no tensor {name!r}{near(name, list(self.names()))}", tensor=name)
+            raise NotFound(f"no tensor {name!r}{near(name, self.names())}", tensor=name)
         return entry
 
-    def entries(self) -> Iterator[TensorEntry]:
+    def entries(self) -> list[TensorEntry]:
         """All entries in the checkpoint's order. FormatError at one that contradicts itself."""
         # Read once: this walks through all of it, and for each record's own sake it would be two calls more.
         data = self._part(self._records, self._text)
         unpack, size, dimensions, sizes, codes = _RECORD.unpack_from, _RECORD.size, _DIMENSIONS, _ITEMSIZES, CODES
-        at, known = 0, len(codes)
+        at, known, end_of_all = 0, len(codes), len(data)
+        entries = []
         for wanted in range(self._count):
-            if at + size > len(data):
+            if at + size > end_of_all:
                 raise FormatError(f"manifest ends within record {wanted}", offset=self._records + at)
             offset, nbytes, number, length, segment, code, rank = unpack(data, at)
             start = at + size + _UNIT * rank
             end = start + length
-            if number != wanted or rank > MAX_RANK or code >= known or end > len(data):
+            if number != wanted or rank > MAX_RANK or code >= known or end > end_of_all:
                 raise FormatError(f"manifest's record {wanted} is malformed", offset=self._records + at)
             shape = dimensions[rank].unpack_from(data, at + size)
             if prod(shape) * sizes[code] != nbytes:
                 raise _contradiction(nbytes, shape)
-            yield _new(TensorEntry, (_text(data[start:end]), codes[code], shape, segment, offset, nbytes))
+            try:
+                name = data[start:end].decode()
+            except UnicodeDecodeError as exc:
+                raise FormatError(f"manifest holds a name that is no UTF-8: {data[start:end][:32]!r}") from exc
+            entries.append(_new(TensorEntry, (name, codes[code], shape, segment, offset, nbytes)))
             at = end + -end % _UNIT
+        return entries
 
     def _part(self, begin: int, end: int) -> bytes:
         part = self._read(begin, end - begin)
@@ -374,13 +380,6 @@ def _encoded(name: str) -> bytes:
 
 def _contradiction(nbytes: int, shape: tuple[int, ...]) -> FormatError:
     return FormatError(f"manifest entry of {nbytes} bytes has shape {shape}")
-
-
-def _text(raw: bytes) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as exc:
-        raise FormatError(f"manifest holds a name that is no UTF-8: {raw[:32]!r}") from exc
 
 
 # Comparing with every name of a huge checkpoint would take seconds for a hint.

@@ -49,7 +49,7 @@ def select(manifest: Manifest, keys: tuple[str, ...] | None, prefix: str) -> fro
     chosen = frozenset(k for k in keys if k.startswith(prefix))
     for key in chosen:
         if manifest.find(key) < 0:
-            raise NotFound(f"no tensor {key!r}{near(key, list(manifest.names()))}", tensor=key)
+            raise NotFound(f"no tensor {key!r}{near(key, manifest.names())}", tensor=key)
     return chosen
 
 
@@ -140,16 +140,16 @@ class Weights(Mapping[str, "Array"]):
         """All entries in the checkpoint's order."""
         if self._complete or len(self) <= _REMEMBERED:
             return iter(self._all().values())
-        return self._chosen()
+        return iter(self._chosen())
 
-    def _chosen(self) -> Iterator[TensorEntry]:
+    def _chosen(self) -> list[TensorEntry]:
         every = self._manifest.entries()
-        return every if self._selected is None else (e for e in every if e.name in self._selected)
+        return every if self._selected is None else [e for e in every if e.name in self._selected]
 
     def _all(self) -> dict[str, TensorEntry]:
         """All entries by name, from here on without looking into the manifest."""
         if not self._complete:
-            self._known = {entry.name: entry for entry in self._chosen()}
+            self._known = {entry[0]: entry for entry in self._chosen()}
             self._complete = True
         return self._known
 
