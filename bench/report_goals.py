@@ -119,6 +119,11 @@ def _served(results: Results) -> float | None:
     return max((1 / each for each in found if each), default=None)
 
 
+def _grown(results: Results) -> float | None:
+    held = [row["figures"]["daemon"] for row in results.rows("many_attaches") if "figures" in row]
+    return (held[-1] - held[1]) / 1024 if len(held) > 2 else None
+
+
 GOALS = (
     Goal("attach to 1,000 tensors and have 10, connected, p50", "attach_latency", _attach, 0.25, " ms"),
     Goal("the same, p99", "attach_latency", lambda r: _attach(r, "p99"), 1, " ms"),
@@ -140,6 +145,8 @@ GOALS = (
          _whole("bytes", "mapcell, mapped", "file map"), 1.2, "x"),
     Goal("every byte of 2 GiB, sealed, against a bare file map", "whole_model",
          _whole("bytes", "mapcell, sealed", "file map"), 1.2, "x"),
+    Goal("every byte of 2 GiB, sealed in huge pages, against a bare file map", "whole_model",
+         _whole("bytes", "mapcell, huge pages", "file map"), 1.2, "x"),
     Goal("bind, each Parameter", "network", _each("bind"), 2, " µs"),
     Goal("first use, each Parameter", "network", _each("first use"), 3, " µs"),
     Goal("forward with shared weights against private arrays", "network", _forward, 1.02, "x"),
@@ -152,6 +159,7 @@ GOALS = (
     Goal("bytes read for each byte of the file while staging", "staging",
          lambda r: r.figure("staging", "mapcell, sealed", "ratio", what="bytes"), 1.01, "x"),
     Goal("attach and detach for each second of the daemon's processor time", "serve", _served, 4000, "", True),
+    Goal("what the daemon grows by after the first tenth of very many attaches", "many_attaches", _grown, 256, " KiB"),
 )  # fmt: skip
 
 

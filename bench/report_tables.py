@@ -49,6 +49,8 @@ def named(way: str) -> str:
 def pivot(results: Results, bench: str, key: str, title: str, cell: Cell, unit: str = "", **case: object) -> str:
     """Ways by the values of `key`; beneath it, why figures are missing."""
     columns = results.values(bench, key, **case)
+    if all(isinstance(column, int) for column in columns):
+        columns.sort()
     lines = []
     for way in results.ways(bench, **case):
         found = {row["case"].get(key): row for row in results.rows(bench, **case) if row["way"] == way}
@@ -181,6 +183,21 @@ def serve(results: Results, name: str) -> str:
     return pivot(results, "serve", "clients", "by number of clients", cells[name])
 
 
+def many_attaches(results: Results) -> str:
+    """What the daemon and a worker hold as the attaches become many."""
+    columns: dict[str, Cell] = {
+        "daemon, KiB": lambda row: f"{row['figures']['daemon'] // 1024:,}",
+        "worker, KiB": lambda row: f"{row['figures']['worker'] // 1024:,}",
+        "descriptors of the daemon": lambda row: str(row["figures"]["descriptors"]),
+        "µs of the daemon's processor time each": lambda row: number(row["figures"]["daemon_cpu"] * 1e6),
+    }
+    lines = [
+        [f"{row['case']['attaches']:,}", *(cell(row) for cell in columns.values())]
+        for row in results.rows("many_attaches")
+    ]
+    return table(["attaches", *columns], lines) if lines else "Not measured."
+
+
 def network(results: Results) -> str:
     """What a network costs, per Parameter where there are many."""
     lines = []
@@ -259,6 +276,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "serve-rate": lambda r: serve(r, "per_second"),
     "serve-latency": lambda r: serve(r, "latency"),
     "serve-cpu": lambda r: serve(r, "daemon_cpu"),
+    "many-attaches": many_attaches,
     "network": network,
     "imports": imports,
     "compute": compute,

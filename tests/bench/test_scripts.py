@@ -24,7 +24,7 @@ RUNS: list[tuple[str, str, list[str]]] = [
     (
         "whole_model",
         "--mib 4 --tensors 4 --rounds 1",
-        ["mapcell, mapped", "mapcell, sealed", "file map", "safetensors numpy", "numpy mmap"],
+        ["mapcell, mapped", "mapcell, sealed", "mapcell, huge pages", "file map", "safetensors numpy", "numpy mmap"],
     ),
     (
         "network",
@@ -34,15 +34,28 @@ RUNS: list[tuple[str, str, list[str]]] = [
     (
         "staging",
         "--mib 4 --tensors 2 --encrypted 1 --rounds 1",
-        ["mapcell, sealed", "mapcell, cast", "mapcell, mapped", "read", "read and copy", "decrypt"],
+        [
+            "mapcell, sealed",
+            "mapcell, huge pages",
+            "mapcell, cast",
+            "mapcell, mapped",
+            "read",
+            "read and copy",
+            "decrypt",
+        ],
     ),
-    ("memory", "--workers 1 2 --mib 8 --tensors 2", ["bare numpy", "mapcell", "safetensors numpy", "fork after load"]),
+    (
+        "memory",
+        "--workers 1 2 --mib 8 --tensors 2",
+        ["bare numpy", "mapcell", "mapcell, huge pages", "safetensors numpy", "fork after load"],
+    ),
     ("ready", "--mib 16 --rounds 1", ["mapcell", "numpy + safetensors"]),
     (
         "serve",
         "--clients 1 3 --seconds 0.1 --models 2 --staged 4",
         ["mapcell", "mapcell, while staging", "safetensors numpy", "shared_memory"],
     ),
+    ("many_attaches", "--attaches 20 --steps 2", ["mapcell"]),
     ("guard_delay", "--mib 1 --workers 1 --rounds 1", ["guarded", "memcpy", "unguarded"]),
     ("compute", "--rounds 1 --batch 1 --tokens 8 --threads 1", ["mapcell"]),
     ("listing", "--tensors 100 --repeat 1", ["safetensors", "npz"]),
