@@ -22,21 +22,19 @@ _RECOMPUTE = frozenset({"mp_comm_recompute", "parallel_optimizer_comm_recompute"
 class CellFlags(CellPrecision):
     """Flags of a Cell."""
 
-    _flags: dict[str, Any]
-    _phase: str
-    _inputs: Any
-    _pipeline_stage: int
-    _bprop_debug: bool
-    _layouts: dict[Any, Any]
-    _jit_config: Any
-    _scope: str | None
+    _phase: str = "train"
+    _inputs: Any = None
+    _pipeline_stage: int = 0
+    _bprop_debug: bool = False
+    _jit_config: Any = None
+    _scope: str | None = None
     training: bool
     requires_grad: bool
     cell_type: Any
 
     def add_flags(self, **flags: Any) -> Self:
         """Sets attributes and remembers them for `get_flags`; fp16, bf16 or fp32=True set what `to_float` sets."""
-        self._flags.update(flags)
+        self.get_flags().update(flags)
         self._set_precision_flags(flags)
         for name, value in flags.items():
             self.__dict__[name] = value
@@ -50,7 +48,8 @@ class CellFlags(CellPrecision):
 
     def get_flags(self) -> dict[str, Any]:
         """The flags added so far."""
-        return self._flags
+        flags: dict[str, Any] = self.__dict__.setdefault("_flags", {})
+        return flags
 
     def _all_cells(self) -> Iterator[Any]:
         return (cell for _, cell in CellTree.cells_and_names(self))
@@ -216,13 +215,14 @@ class CellFlags(CellPrecision):
     @property
     def parameter_layout_dict(self) -> dict[Any, Any]:
         """Layouts of Parameters, kept. TypeError unless set to a dict."""
-        return self._layouts
+        layouts: dict[Any, Any] = self.__dict__.setdefault("_layouts", {})
+        return layouts
 
     @parameter_layout_dict.setter
     def parameter_layout_dict(self, value: dict[Any, Any]) -> None:
         if not isinstance(value, dict):
             raise TypeError(f"'parameter_layout_dict' has to be a dict, not {type(value).__name__}")
-        self._layouts = value
+        self.__dict__["_layouts"] = value
 
     def shard(
         self,

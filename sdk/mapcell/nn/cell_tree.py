@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 from ..common.parameter import UNNAMED, Parameter, ParameterTuple, check_parameters
@@ -23,15 +24,14 @@ _PREFIX = re.compile(r"\w*[0-9a-zA-Z_.-]*")
 class CellTree:
     """Children, Parameters and buffers of a Cell, and walking over them."""
 
-    _params: OrderedDict[str, Parameter | None]
-    _buffers: OrderedDict[str, Tensor | None]
-    _cells: OrderedDict[str, Any]
-    _transient_buffers: set[str]
-    _param_prefix: str
+    _params: dict[str, Parameter | None]
+    _buffers: dict[str, Tensor | None]
+    _cells: dict[str, Any]
+    _transient_buffers: AbstractSet[str] = frozenset()
+    _param_prefix: str = ""
     # What the names of Parameters below begin with, for children that come later.
-    _name_prefix: str
-    _unnamed_items: int
-    _list_names: set[str]
+    _name_prefix: str = ""
+    _unnamed_items: int = 0
 
     # --- Children
 
@@ -91,9 +91,9 @@ class CellTree:
         held = self.__dict__
         return (
             name in held
-            or name in self._params
-            or name in self._buffers
-            or name in self._cells
+            or name in held["_params"]
+            or name in held["_buffers"]
+            or name in held["_cells"]
             or hasattr(type(self), name)
         )
 
@@ -144,15 +144,16 @@ class CellTree:
         _check_slot_name(param_name, "param_name")
         if check_name_contain_dot and "." in param_name:
             raise KeyError(f"insert_param_to_cell: 'param_name' has a dot in it: {param_name!r}")
-        if "_params" not in self.__dict__:
+        params = self.__dict__.get("_params")
+        if params is None:
             raise AttributeError("a Parameter was assigned too early: please call Cell.__init__() firstly")
-        if param_name not in self._params and self._is_attribute(param_name):
+        if param_name not in params and self._is_attribute(param_name):
             raise KeyError(f"insert_param_to_cell: {type(self).__name__} already has an attribute {param_name!r}")
         if param is not None and not isinstance(param, Parameter):
             raise TypeError(f"insert_param_to_cell: {param_name!r} has to be a Parameter, not {type(param).__name__}")
-        if param is not None and param.name == UNNAMED:
+        if param is not None and param._name == UNNAMED:
             param.name = param_name
-        self._params[param_name] = param
+        params[param_name] = param
 
     def _insert_parameter_tuple(self, items: ParameterTuple | list[Parameter] | tuple[Parameter, ...]) -> None:
         """Adds each item under its own name; unnamed ones are called Parameter$1, Parameter$2 ..."""
@@ -161,13 +162,14 @@ class CellTree:
             if parameter.name == UNNAMED:
                 self._unnamed_items += 1
                 parameter.name = f"{UNNAMED}${self._unnamed_items}"
-            self._list_names.add(parameter.name)
+            self.exist_names.add(parameter.name)
             self.insert_param_to_cell(parameter.name, parameter, check_name_contain_dot=False)
 
     @property
     def exist_names(self) -> set[str]:
         """The names of Parameters that were assigned in tuples or lists."""
-        return self._list_names
+        names: set[str] = self.__dict__.setdefault("_list_names", set())
+        return names
 
     def init_parameters_data(self, auto_parallel_mode: bool = False) -> dict[Parameter, Parameter]:
         """Initialises whatever is lazy; the answer maps each Parameter to itself."""
@@ -236,7 +238,8 @@ class CellTree:
         if tensor is not None and not isinstance(tensor, Tensor):
             raise TypeError(f"register_buffer: {name!r} has to be a Tensor or None, not {type(tensor).__name__}")
         self._buffers[name] = tensor
-        (self._transient_buffers.discard if persistent else self._transient_buffers.add)(name)
+        others = self._transient_buffers - {name}
+        self.__dict__["_transient_buffers"] = others if persistent else others | {name}
 
     def named_buffers(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
