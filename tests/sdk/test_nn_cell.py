@@ -162,6 +162,17 @@ def test_before_init(value):
         Early()
 
 
+def test_a_child_without_init():
+    """A Cell that never called super().__init__() is told so when it becomes a child."""
+
+    class Bare(nn.Cell):
+        def __init__(self):
+            pass
+
+    with pytest.raises(AttributeError, match="_params"):
+        Dense().child = Bare()
+
+
 def test_plain_attributes_are_plain():
     """Tensors, lists of Cells, dicts and arrays are not registered."""
     net = Dense()

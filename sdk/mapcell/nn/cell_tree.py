@@ -184,16 +184,10 @@ class CellTree:
             raise TypeError(f"update_parameters_name: 'prefix' has to be a str, not {type(prefix).__name__}")
         if not _PREFIX.fullmatch(prefix):
             raise ValueError(f"update_parameters_name: no name can start with {prefix!r}")
-        named: set[int] = set()
-        for path, cell in CellTree.cells_and_names(self) if recurse else [("", self)]:
-            below = f"{prefix}{path}." if path else prefix
-            for name, parameter in cell._params.items():
-                if parameter is not None and id(parameter) not in named:
-                    named.add(id(parameter))
-                    parameter.name = below + name
-            if recurse:
-                # Straight into the dict: a network of many Cells is renamed at each of its levels.
-                cell.__dict__["_name_prefix"] = below
+        named = {id(self)}
+        _name_parameters(self._params, prefix, named)
+        if recurse:
+            _name_below(self.__dict__, prefix, named)
 
     def check_names(self) -> None:
         """ValueError when two Parameters have one name."""
@@ -267,6 +261,29 @@ class CellTree:
         if buffer is None:
             raise AttributeError(f"{type(cell).__name__} has no buffer {name!r}")
         return buffer
+
+
+def _name_parameters(params: dict[str, Parameter | None], prefix: str, named: set[int]) -> None:
+    for name, parameter in params.items():
+        if parameter is not None and id(parameter) not in named:
+            named.add(id(parameter))
+            parameter.name = prefix + name
+
+
+def _name_below(held: dict[str, Any], prefix: str, named: set[int]) -> None:
+    """Names what the children of a Cell have, given its dict, in the order of `cells_and_names`.
+
+    From dict to dict, not from Cell to Cell: a network of many Cells is renamed at each of its levels.
+    """
+    held["_name_prefix"] = prefix
+    for name, child in held["_cells"].items():
+        if child is not None and id(child) not in named:
+            below = child.__dict__
+            if below["_params"] or below["_cells"] or below["_buffers"] or child:
+                named.add(id(child))
+                path = f"{prefix}{name}."
+                _name_parameters(below["_params"], path, named)
+                _name_below(below, path, named)
 
 
 def _check_slot_name(name: object, argument: str) -> None:
