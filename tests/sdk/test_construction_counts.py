@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+import mapcell
 from mapcell import nn
 from mapcell.nn.utils import no_init_parameters
 
@@ -66,6 +69,38 @@ def test_construction_leaves_no_garbage() -> None:
     made = nn.SequentialCell(layers())
     assert gc.collect() == 0
     del made
+
+
+# For each Parameter its view, and the entry with its shape. What is made on the way is gone at once.
+BOUND = 3
+
+
+def test_binding_makes_few_objects(tmp_path: Path) -> None:
+    """Counted by how often the collector runs: after every 100 objects that are there to stay."""
+    made = nn.SequentialCell(layers())
+    mapcell.save_checkpoint(made, str(tmp_path / "net.safetensors"), format="safetensors")
+    with mapcell.attach(tmp_path / "net.safetensors", daemon="never") as weights, collecting_every(100) as phases:
+        mapcell.bind(made, weights)
+    assert phases.count("start") <= BOUND * 2 * LAYERS / 100 + 1
+
+
+@contextlib.contextmanager
+def collecting_every(objects: int) -> Iterator[list[str]]:
+    """Has the collector run whenever there are so many objects more; what it says when it starts and stops."""
+    usual = gc.get_threshold()
+    phases: list[str] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        del info
+        phases.append(phase)
+
+    gc.set_threshold(objects, *usual[1:])
+    gc.callbacks.append(note)
+    try:
+        yield phases
+    finally:
+        gc.callbacks.remove(note)
+        gc.set_threshold(*usual)
 
 
 @pytest.mark.usefixtures("collector")

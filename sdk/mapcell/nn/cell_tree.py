@@ -199,7 +199,7 @@ class CellTree:
 
     def check_names_and_refresh_name(self) -> None:
         """Renames every Parameter to its path if two have one name."""
-        names = [p.name for p in CellTree.get_parameters(self)]
+        names = [p.name for p in parameters_of(self)]
         if len(set(names)) < len(names):
             CellTree.update_parameters_name(self)
             self.check_names()
@@ -261,6 +261,24 @@ class CellTree:
         if buffer is None:
             raise AttributeError(f"{type(cell).__name__} has no buffer {name!r}")
         return buffer
+
+
+def parameters_of(cell: CellTree) -> list[Parameter]:
+    """What `get_parameters` gives, at once, for whoever is about to use every one of them."""
+    found: dict[int, Parameter] = {}
+    _find_parameters(cell.__dict__, found, {id(cell)})
+    return list(found.values())
+
+
+def _find_parameters(held: dict[str, Any], found: dict[int, Parameter], seen: set[int]) -> None:
+    """Adds the Parameters of a Cell, given its dict, and of all below: in their order, each once."""
+    for parameter in held["_params"].values():
+        if parameter is not None:
+            found[id(parameter)] = parameter
+    for child in held["_cells"].values():
+        if child is not None and id(child) not in seen:
+            seen.add(id(child))
+            _find_parameters(child.__dict__, found, seen)
 
 
 def _name_parameters(params: dict[str, Parameter | None], prefix: str, named: set[int]) -> None:
