@@ -169,7 +169,7 @@ def test_a_child_without_init():
         def __init__(self):
             pass
 
-    with pytest.raises(AttributeError, match="_params"):
+    with pytest.raises(AttributeError, match="__init__"):
         Dense().child = Bare()
 
 

@@ -155,13 +155,14 @@ class Cell(CellFlags, CellState, CellHooks):
 
     def _set_cell(self, name: str, value: Cell) -> None:
         self._require_init(name)
-        if name in self._params or name in self._buffers:
+        held = self.__dict__
+        if name in held["_params"] or name in held["_buffers"]:
             raise KeyError(
                 f"{name!r} is a Parameter or buffer of {type(self).__name__}; delete it before giving a Cell"
             )
-        self.__dict__.pop(name, None)
+        held.pop(name, None)
         self.insert_child_to_cell(name, value)
-        if self._auto_prefix:
+        if held["_auto_prefix"]:
             value.update_parameters_name(f"{name}.")
 
     def _set_other(self, name: str, value: Any) -> None:

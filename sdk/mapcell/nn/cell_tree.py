@@ -80,11 +80,12 @@ class CellTree:
         _check_slot_name(child_name, "child_name")
         if not child_name or "." in child_name:
             raise KeyError(f"insert_child_to_cell: a child cannot be called {child_name!r}")
-        if child_name not in self._cells and self._is_attribute(child_name):
+        cells = self._cells
+        if child_name not in cells and self._is_attribute(child_name):
             raise KeyError(f"insert_child_to_cell: {type(self).__name__} already has an attribute {child_name!r}")
         if child_cell is not None and not isinstance(child_cell, CellTree):
             raise TypeError(f"insert_child_to_cell: {child_name!r} has to be a Cell, not {type(child_cell).__name__}")
-        self._cells[child_name] = child_cell
+        cells[child_name] = child_cell
 
     def _is_attribute(self, name: str) -> bool:
         # Not hasattr(self, name), which for a name that is free raises an error and catches it.
@@ -184,10 +185,9 @@ class CellTree:
             raise TypeError(f"update_parameters_name: 'prefix' has to be a str, not {type(prefix).__name__}")
         if not _PREFIX.fullmatch(prefix):
             raise ValueError(f"update_parameters_name: no name can start with {prefix!r}")
-        named = {id(self)}
-        _name_parameters(self._params, prefix, named)
-        if recurse:
-            _name_below(self.__dict__, prefix, named)
+        if "_params" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__} is not ready yet: please call Cell.__init__() firstly")
+        _name_below(self.__dict__, prefix, {id(self)}, recurse)
 
     def check_names(self) -> None:
         """ValueError when two Parameters have one name."""
@@ -281,27 +281,24 @@ def _find_parameters(held: dict[str, Any], found: dict[int, Parameter], seen: se
             _find_parameters(child.__dict__, found, seen)
 
 
-def _name_parameters(params: dict[str, Parameter | None], prefix: str, named: set[int]) -> None:
-    for name, parameter in params.items():
-        if parameter is not None and id(parameter) not in named:
-            named.add(id(parameter))
-            parameter.name = prefix + name
-
-
-def _name_below(held: dict[str, Any], prefix: str, named: set[int]) -> None:
-    """Names what the children of a Cell have, given its dict, in the order of `cells_and_names`.
+def _name_below(held: dict[str, Any], prefix: str, named: set[int], recurse: bool = True) -> None:
+    """Names the Parameters of a Cell, given its dict, and of all below, in the order of `cells_and_names`.
 
     From dict to dict, not from Cell to Cell: a network of many Cells is renamed at each of its levels.
     """
+    for name, parameter in held["_params"].items():
+        if parameter is not None and id(parameter) not in named:
+            named.add(id(parameter))
+            parameter.name = prefix + name
+    if not recurse:
+        return
     held["_name_prefix"] = prefix
     for name, child in held["_cells"].items():
         if child is not None and id(child) not in named:
             below = child.__dict__
             if below["_params"] or below["_cells"] or below["_buffers"] or child:
                 named.add(id(child))
-                path = f"{prefix}{name}."
-                _name_parameters(below["_params"], path, named)
-                _name_below(below, path, named)
+                _name_below(below, f"{prefix}{name}.", named)
 
 
 def _check_slot_name(name: object, argument: str) -> None:

@@ -14,7 +14,6 @@ from ..common.dtype import Type, float32
 from ..common.initialised import initialised
 from ..common.initializer import HeUniform, Uniform
 from ..common.tensor import Tensor
-from .activation import activation_of
 from .cell import Cell
 from .checks import boolean, positive
 
@@ -25,6 +24,13 @@ _WEIGHT_INIT = HeUniform(sqrt(5))
 @cache
 def _within(channels: int) -> Uniform:
     return Uniform(1 / sqrt(channels))
+
+
+def _activation(given: Any) -> Any:
+    # Many networks have their activations elsewhere, or none: the module of all of them is for those that ask.
+    from .activation import activation_of
+
+    return activation_of(given, "Dense")
 
 
 class Dense(Cell):
@@ -58,8 +64,8 @@ class Dense(Cell):
         self.weight = initialised(weight_init, (out_channels, in_channels), dtype, name="weight")
         bias_init = _within(in_channels) if bias_init is None else bias_init
         self.bias = initialised(bias_init, (out_channels,), dtype, name="bias") if has_bias else None
-        self.activation = activation_of(activation, "Dense")
-        self.activation_flag = self.activation is not None
+        self.activation: Any = None if activation is None else _activation(activation)
+        self.activation_flag = activation is not None
 
     def construct(self, x: Tensor) -> Tensor:
         out = ops.dense(x, self.weight, self.bias)
