@@ -18,5 +18,6 @@ def initialised(init: Any, shape: Any, dtype: Type = float32, *, name: str, requ
     storage = lazy_init(init, shape, dtype)
     out = named_parameter(storage if deferring_initialisation.get() else array_of(storage), name)
     out._from_initializer = True
-    out.requires_grad = requires_grad
+    if requires_grad is not True:
+        out.requires_grad = requires_grad
     return out

@@ -43,18 +43,14 @@ class Cell(CellFlags, CellState, CellHooks):
 
     def __init__(self, auto_prefix: bool = True, flags: dict[str, Any] | None = None) -> None:
         # Straight into the dict: __setattr__ sorts values into these very slots. What few Cells change is the class's.
-        self.__dict__.update(
-            _params={},
-            _buffers={},
-            _cells={},
-            _auto_prefix=auto_prefix,
-            _create_time=time.time_ns(),
-            training=False,
-            requires_grad=False,
-            cell_type=None,
-        )
+        held = self.__dict__
+        held["_params"], held["_buffers"], held["_cells"] = {}, {}, {}
+        held["_auto_prefix"] = auto_prefix
+        held["_create_time"] = time.time_ns()
+        held["training"] = held["requires_grad"] = False
+        held["cell_type"] = None
         if hasattr(type(self), "bprop"):
-            self.__dict__["_hooked"] = True
+            held["_hooked"] = True
         if flags:
             self.add_flags(**flags)
 
