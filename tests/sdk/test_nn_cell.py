@@ -173,6 +173,38 @@ def test_a_child_without_init():
         Dense().child = Bare()
 
 
+@pytest.mark.parametrize("name", ["_inputs", "_scope", "_phase", "_flags", "_layouts"])
+def test_private_names_are_free(name):
+    """What a Cell keeps for itself is no network's name."""
+    net = nn.Cell()
+    for value in (Parameter(1.0), Dense()):
+        setattr(net, name, value)
+        assert getattr(net, name) is value
+        delattr(net, name)
+    assert (net.phase, net.get_inputs(), net.get_scope(), net.get_flags()) == ("train", None, None, {})
+
+
+def test_two_inits_are_one():
+    """A second __init__ starts anew, as with two bases that are Cells."""
+
+    class Twice(nn.Cell):
+        def __init__(self):
+            super().__init__(flags={"fp16": True})
+            self.old = ParameterTuple([Parameter(1.0)])
+            self.register_forward_hook(print)
+            self.set_inputs(1)
+            super().__init__()
+            self.new = ParameterTuple([Parameter(1.0)])
+
+    net = Twice()
+    assert (names(net), net.exist_names, net.get_flags(), net.get_inputs()) == (
+        ["Parameter$1"], {"Parameter$1"}, {}, None
+    )  # fmt: skip
+    assert {name for name in vars(net) if name.startswith("_")} == {
+        "_params", "_buffers", "_cells", "_auto_prefix", "_create_time", "_list_names", "_unnamed_items", "_flags"
+    }  # fmt: skip
+
+
 def test_plain_attributes_are_plain():
     """Tensors, lists of Cells, dicts and arrays are not registered."""
     net = Dense()

@@ -22,6 +22,12 @@ from .hooks import CellHooks
 
 # Most of what a Cell is given: settings, which are no Parameters, Cells or buffers.
 _PLAIN = frozenset((int, bool, float, str, type(None)))
+# What a Cell has only once it differs from what its class says.
+_RARE = (
+    "_transient_buffers", "_list_names", "_unnamed_items", "_param_prefix", "_name_prefix", "_names_checked", "_flags",
+    "_precision", "_kept_phase", "_kept_inputs", "_kept_scope", "_jit_config", "_pipeline_stage", "_bprop_debug",
+    "_layouts", "_hooked", "_forward_pre_hooks", "_forward_hooks", "_backward_hooks", "_backward_pre_hooks",
+)  # fmt: skip
 
 
 class Cell(CellFlags, CellState, CellHooks):
@@ -44,6 +50,10 @@ class Cell(CellFlags, CellState, CellHooks):
     def __init__(self, auto_prefix: bool = True, flags: dict[str, Any] | None = None) -> None:
         # Straight into the dict: __setattr__ sorts values into these very slots. What few Cells change is the class's.
         held = self.__dict__
+        if "_params" in held:
+            # Two bases that are Cells call it twice, and the second call starts anew.
+            for name in _RARE:
+                held.pop(name, None)
         held["_params"], held["_buffers"], held["_cells"] = {}, {}, {}
         held["_auto_prefix"] = auto_prefix
         held["_create_time"] = time.time_ns()
