@@ -1,4 +1,4 @@
-"""What networks cost to make and to bind, counted: objects that the garbage collector looks at, and calls."""
+"""What networks cost to make, to bind and to run, counted: objects for the garbage collector, and calls."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import mapcell
@@ -66,6 +67,7 @@ def test_a_dense_layer_is_few_allocations() -> None:
 @pytest.mark.usefixtures("collector")
 def test_construction_leaves_no_garbage() -> None:
     """Nothing that was made on the way waits for the collector."""
+    gc.collect()
     made = nn.SequentialCell(layers())
     assert gc.collect() == 0
     del made
@@ -82,6 +84,27 @@ def test_binding_makes_few_objects(tmp_path: Path) -> None:
     with mapcell.attach(tmp_path / "net.safetensors", daemon="never") as weights, collecting_every(100) as phases:
         mapcell.bind(made, weights)
     assert phases.count("start") <= BOUND * 2 * LAYERS / 100 + 1
+
+
+def test_views_cost_one_call_more_than_arrays(tmp_path: Path) -> None:
+    """Between a kernel and a Parameter that is a view there is one function, which gives the array."""
+    made, private = nn.SequentialCell(layers()), nn.SequentialCell(layers())
+    mapcell.save_checkpoint(made, str(tmp_path / "net.safetensors"), format="safetensors")
+    with mapcell.attach(tmp_path / "net.safetensors", daemon="never") as weights:
+        mapcell.bind(made, weights)
+        mapcell.bind(private, {name: np.array(array) for name, array in weights.items()})
+        assert calls_of(made) - calls_of(private) <= 2 * LAYERS
+
+
+def calls_of(net: nn.Cell) -> int:
+    """How many functions run while `net` does, once everything was used."""
+    x = mapcell.Tensor(np.ones((1, 8), np.float32))
+    net(x)
+    events: list[str] = []
+    sys.setprofile(lambda frame, event, argument: events.append(event))
+    net(x)
+    sys.setprofile(None)
+    return events.count("call")
 
 
 @contextlib.contextmanager
@@ -107,5 +130,6 @@ def collecting_every(objects: int) -> Iterator[list[str]]:
 def test_a_network_is_gone_with_its_last_reference() -> None:
     """No cycle leads from a Parameter or a child back to its Cell."""
     made = nn.SequentialCell(layers())
+    gc.collect()
     del made
     assert gc.collect() == 0

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 from collections import OrderedDict
 
 import numpy as np
@@ -394,6 +395,18 @@ def test_lists_and_dicts_of_parameters():
     assert nn.Cell().parameters_broadcast_dict() is None
     assert [p.name for p in net.get_parameters(expand=False)][-1] == "Parameter$2"
     assert [path for path, _ in net.sub.parameters_and_names("x.y")] == ["x.y.weight", "x.y.bias"]
+
+
+@given(st.text(alphabet="aZ0_.- é²中/$\n"))
+def test_what_names_start_with(prefix):
+    """Letters, digits and underscores of any script, then ASCII's with dots and dashes, as in MindSpore."""
+    net = Dense()
+    if re.fullmatch(r"\w*[0-9a-zA-Z_.-]*", prefix):
+        net.update_parameters_name(prefix)
+        assert names(net) == [f"{prefix}weight", f"{prefix}bias"]
+    else:
+        with pytest.raises(ValueError, match="no name can start"):
+            net.update_parameters_name(prefix)
 
 
 def test_update_parameters_name():
