@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mapcell_formats.errors import BindError
 from mapcell_formats.manifest import near
-from mapcell_formats.renaming import Rename, renamer
 
 from .common.parameter import Parameter
 from .fitting import dtype_fault, fitted, listed, shape_fault
@@ -19,23 +17,27 @@ from .nn.cell_tree import CellTree, parameters_of
 from .storage import SharedView, Storage
 
 if TYPE_CHECKING:
+    from mapcell_formats.renaming import Rename
+
     from .weights import Weights
 
 # Comparing a name with all others takes milliseconds: hints for the first ones are help enough.
 _HINTS = 10
 
 
-@dataclass(slots=True)
 class _Plan:
     """What fits, and everything that does not."""
 
-    # Side by side, not in pairs: these would be an object for each Parameter, for the garbage collector to look at.
-    parameters: list[Parameter] = field(default_factory=list)
-    storages: list[Storage] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-    converts: bool = False
+    __slots__ = ("converts", "faults", "missing", "parameters", "storages", "unexpected")
+
+    def __init__(self) -> None:
+        # Side by side, not in pairs: these would be an object for each Parameter, for the garbage collector to look at.
+        self.parameters: list[Parameter] = []
+        self.storages: list[Storage] = []
+        self.missing: list[str] = []
+        self.unexpected: list[str] = []
+        self.faults: list[str] = []
+        self.converts = False
 
 
 def bind(
@@ -66,7 +68,7 @@ def bind(
     """
     if not isinstance(net, Cell):
         raise TypeError(f"bind: 'net' has to be a Cell, not {type(net).__name__}")
-    plan = _plan(net, _storages(weights), strict, renamer(rename, prefix) if prefix or rename is not None else None)
+    plan = _plan(net, _storages(weights), strict, _renamer(rename, prefix))
     if plan.faults or (strict and (plan.missing or plan.unexpected)):
         raise BindError(_explained(plan, strict))
     storages = plan.storages
@@ -84,6 +86,15 @@ def _storages(weights: Weights | Mapping[str, Any]) -> Iterable[tuple[str, Stora
     lender: Any = weights
     entries = list(lender.entries())
     return zip([entry.name for entry in entries], [SharedView(lender, entry) for entry in entries], strict=True)
+
+
+def _renamer(rename: Rename | None, prefix: str) -> Callable[[str], str | None] | None:
+    """None where every tensor keeps its name."""
+    if rename is None and not prefix:
+        return None
+    from mapcell_formats.renaming import renamer
+
+    return renamer(rename, prefix)
 
 
 def _plan(

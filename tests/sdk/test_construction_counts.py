@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,6 +106,24 @@ def calls_of(net: nn.Cell) -> int:
     net(x)
     sys.setprofile(None)
     return events.count("call")
+
+
+BINDS = """
+import sys
+import mapcell
+from mapcell import nn
+from mapcell.nn.utils import no_init_parameters
+with no_init_parameters():
+    net = nn.SequentialCell(nn.Dense(2, 2))
+mapcell.bind(net, {parameter.name: parameter.asnumpy() for parameter in net.get_parameters()})
+print(*sorted({"dataclasses", "mapcell_formats.renaming", "mapcell.nn.activation"} & sys.modules.keys()))
+"""
+
+
+def test_a_fresh_worker_imports_what_it_uses() -> None:
+    """Constructing and binding bring neither dataclasses, which compile code, nor modules that were not asked for."""
+    ran = subprocess.run([sys.executable, "-c", BINDS], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout.strip() == ""
 
 
 @contextlib.contextmanager
