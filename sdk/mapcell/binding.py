@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mapcell_formats.errors import BindError
 from mapcell_formats.manifest import near
-from mapcell_formats.renaming import Rename, renamer
 
 from .common.parameter import Parameter
 from .fitting import dtype_fault, fitted, listed, shape_fault
 from .nn.cell import Cell
+from .nn.cell_tree import CellTree, parameters_of
 from .storage import SharedView, Storage
 
 if TYPE_CHECKING:
+    from mapcell_formats.renaming import Rename
+
     from .weights import Weights
 
 # Comparing a name with all others takes milliseconds: hints for the first ones are help enough.
 _HINTS = 10
 
 
-@dataclass(slots=True)
 class _Plan:
     """What fits, and everything that does not."""
 
-    bound: list[tuple[Parameter, Storage]] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-    converts: bool = False
+    __slots__ = ("converts", "faults", "missing", "parameters", "storages", "unexpected")
+
+    def __init__(self) -> None:
+        # Side by side, not in pairs: these would be an object for each Parameter, for the garbage collector to look at.
+        self.parameters: list[Parameter] = []
+        self.storages: list[Storage] = []
+        self.missing: list[str] = []
+        self.unexpected: list[str] = []
+        self.faults: list[str] = []
+        self.converts = False
 
 
 def bind(
@@ -61,13 +68,13 @@ def bind(
     """
     if not isinstance(net, Cell):
         raise TypeError(f"bind: 'net' has to be a Cell, not {type(net).__name__}")
-    plan = _plan(net, _storages(weights), strict, renamer(rename, prefix))
+    plan = _plan(net, _storages(weights), strict, _renamer(rename, prefix))
     if plan.faults or (strict and (plan.missing or plan.unexpected)):
         raise BindError(_explained(plan, strict))
-    bound = plan.bound
+    storages = plan.storages
     if plan.converts:
-        bound = [(p, storage) for (p, _), storage in zip(bound, fitted(bound), strict=True)]
-    for parameter, storage in bound:
+        storages = fitted(list(zip(plan.parameters, storages, strict=True)))
+    for parameter, storage in zip(plan.parameters, storages, strict=True):
         parameter._storage = storage
     return plan.missing, plan.unexpected
 
@@ -77,51 +84,67 @@ def _storages(weights: Weights | Mapping[str, Any]) -> Iterable[tuple[str, Stora
         return weights.items()
     # No isinstance: a mapping of any kind may lend its entries.
     lender: Any = weights
-    return [(entry.name, SharedView(lender, entry)) for entry in lender.entries()]
+    entries = list(lender.entries())
+    return zip([entry.name for entry in entries], [SharedView(lender, entry) for entry in entries], strict=True)
+
+
+def _renamer(rename: Rename | None, prefix: str) -> Callable[[str], str | None] | None:
+    """None where every tensor keeps its name."""
+    if rename is None and not prefix:
+        return None
+    from mapcell_formats.renaming import renamer
+
+    return renamer(rename, prefix)
 
 
 def _plan(
-    net: Cell, storages: Iterable[tuple[str, Storage]], strict: bool, rename: Callable[[str], str | None]
+    net: Cell, storages: Iterable[tuple[str, Storage]], strict: bool, rename: Callable[[str], str | None] | None
 ) -> _Plan:
     plan = _Plan()
-    by_name, by_path = _targets(net)
+    parameters, bound = plan.parameters, plan.storages
+    targets = _Targets(net)
+    by_name = targets.by_name
     sources: dict[int, str] = {}
     for source, storage in storages:
-        renamed = rename(source)
+        renamed = source if rename is None else rename(source)
         if renamed is None:
             continue
         parameter = by_name.get(renamed)
         if parameter is None:
-            parameter = by_path.get(renamed)
+            parameter = targets.by_path.get(renamed)
         if parameter is None:
             plan.unexpected.append(source)
-        elif id(parameter) in sources:
-            plan.faults.append(f"{sources[id(parameter)]!r} and {source!r} both mean {parameter.name!r}")
+        elif (first := sources.setdefault(id(parameter), source)) is not source:
+            plan.faults.append(f"{first!r} and {source!r} both mean {parameter.name!r}")
         else:
-            sources[id(parameter)] = source
             own = parameter._storage
-            if storage.shape == own.shape and storage.dtype == own.dtype:
-                plan.bound.append((parameter, storage))
+            # Each usual dtype is one object, so this is quick; whatever is equal all the same fits below.
+            if storage.dtype is own.dtype and storage.shape == own.shape:
+                parameters.append(parameter)
+                bound.append(storage)
             else:
                 _fit(plan, parameter, source, storage, strict)
-    if len(sources) < len(by_path):
-        plan.missing = [p.name for p in by_path.values() if id(p) not in sources]
+    if len(sources) < len(targets.parameters):
+        plan.missing = [p.name for p in targets.parameters if id(p) not in sources]
     return plan
 
 
-def _targets(net: Cell) -> tuple[dict[str, Parameter], dict[str, Parameter]]:
-    """The Parameters by name, without names that several have, and by path."""
-    by_path: dict[str, Parameter] = {}
-    by_name: dict[str, Parameter] = {}
-    twice: set[str] = set()
-    for path, parameter in net.parameters_and_names():
-        by_path[path] = parameter
-        name = parameter._name
-        if by_name.setdefault(name, parameter) is not parameter:
-            twice.add(name)
-    for name in twice:
-        del by_name[name]
-    return by_name, by_path
+class _Targets:
+    """The Parameters of a network: `by_name` without names that several have."""
+
+    def __init__(self, net: Cell) -> None:
+        self._net = net
+        self.parameters = parameters_of(net)
+        self.by_name = {p._name: p for p in self.parameters}
+        if len(self.by_name) < len(self.parameters):
+            for name, count in Counter(p._name for p in self.parameters).items():
+                if count > 1:
+                    del self.by_name[name]
+
+    @cached_property
+    def by_path(self) -> dict[str, Parameter]:
+        """By attribute path, for tensors that are called like no Parameter."""
+        return dict(CellTree.parameters_and_names(self._net))
 
 
 def _fit(plan: _Plan, parameter: Parameter, source: str, storage: Storage, strict: bool) -> None:
@@ -129,7 +152,8 @@ def _fit(plan: _Plan, parameter: Parameter, source: str, storage: Storage, stric
     if fault:
         plan.faults.append(fault)
     else:
-        plan.bound.append((parameter, storage))
+        plan.parameters.append(parameter)
+        plan.storages.append(storage)
         plan.converts = True
 
 

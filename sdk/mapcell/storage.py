@@ -8,8 +8,8 @@
             | Recorded      an array that a gradient is computed through, see kernels.recorded
 
 All know `shape` and `dtype` without data. `array_of` is the only way from a storage to elements: it runs the
-initializer or makes the view, once, whichever thread comes first; `operand_of` gives what to compute with, which is
-the same but for Recorded. A storage never goes back, so Tensors on one storage share the elements too.
+initializer or makes the view, once, whichever thread comes first; `operand` gives what to compute with, which is the
+same but for Recorded. A storage never goes back, so Tensors on one storage share the elements too.
 """
 
 from __future__ import annotations
@@ -175,11 +175,6 @@ Storage: TypeAlias = Array | LazyInit | SharedView | Derived | Unfilled | Record
 def array_of(storage: Storage) -> Array:
     """The elements, initialised or bound if they were not."""
     return storage if type(storage) is np.ndarray else storage.array()  # type: ignore[union-attr]
-
-
-def operand_of(storage: Storage) -> Array:
-    """What a kernel computes with: the elements, or what stands in for them."""
-    return storage if type(storage) is np.ndarray else storage.operand()  # type: ignore[union-attr]
 
 
 def is_pending_init(storage: Storage) -> bool:

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 from collections import OrderedDict
 
 import numpy as np
@@ -160,6 +161,49 @@ def test_before_init(value):
 
     with pytest.raises(AttributeError, match="__init__"):
         Early()
+
+
+def test_a_child_without_init():
+    """A Cell that never called super().__init__() is told so when it becomes a child."""
+
+    class Bare(nn.Cell):
+        def __init__(self):
+            pass
+
+    with pytest.raises(AttributeError, match="__init__"):
+        Dense().child = Bare()
+
+
+@pytest.mark.parametrize("name", ["_inputs", "_scope", "_phase", "_flags", "_layouts"])
+def test_private_names_are_free(name):
+    """What a Cell keeps for itself is no network's name."""
+    net = nn.Cell()
+    for value in (Parameter(1.0), Dense()):
+        setattr(net, name, value)
+        assert getattr(net, name) is value
+        delattr(net, name)
+    assert (net.phase, net.get_inputs(), net.get_scope(), net.get_flags()) == ("train", None, None, {})
+
+
+def test_two_inits_are_one():
+    """A second __init__ starts anew, as with two bases that are Cells."""
+
+    class Twice(nn.Cell):
+        def __init__(self):
+            super().__init__(flags={"fp16": True})
+            self.old = ParameterTuple([Parameter(1.0)])
+            self.register_forward_hook(print)
+            self.set_inputs(1)
+            super().__init__()
+            self.new = ParameterTuple([Parameter(1.0)])
+
+    net = Twice()
+    assert (names(net), net.exist_names, net.get_flags(), net.get_inputs()) == (
+        ["Parameter$1"], {"Parameter$1"}, {}, None
+    )  # fmt: skip
+    assert {name for name in vars(net) if name.startswith("_")} == {
+        "_params", "_buffers", "_cells", "_auto_prefix", "_create_time", "_list_names", "_unnamed_items", "_flags"
+    }  # fmt: skip
 
 
 def test_plain_attributes_are_plain():
@@ -351,6 +395,18 @@ def test_lists_and_dicts_of_parameters():
     assert nn.Cell().parameters_broadcast_dict() is None
     assert [p.name for p in net.get_parameters(expand=False)][-1] == "Parameter$2"
     assert [path for path, _ in net.sub.parameters_and_names("x.y")] == ["x.y.weight", "x.y.bias"]
+
+
+@given(st.text(alphabet="aZ0_.- é²中/$\n"))
+def test_what_names_start_with(prefix):
+    """Letters, digits and underscores of any script, then ASCII's with dots and dashes, as in MindSpore."""
+    net = Dense()
+    if re.fullmatch(r"\w*[0-9a-zA-Z_.-]*", prefix):
+        net.update_parameters_name(prefix)
+        assert names(net) == [f"{prefix}weight", f"{prefix}bias"]
+    else:
+        with pytest.raises(ValueError, match="no name can start"):
+            net.update_parameters_name(prefix)
 
 
 def test_update_parameters_name():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..kernels.promotion import Array, DType, Operand
-from ..storage import Storage, operand_of
+from ..storage import Storage
 from .dtype import Type
 from .dtype import check as check_dtype
 
@@ -30,7 +30,7 @@ class TensorCore:
     @property
     def _array(self) -> Array:
         storage = self._storage
-        return storage if type(storage) is np.ndarray else operand_of(storage)
+        return storage if type(storage) is np.ndarray else storage.operand()  # type: ignore[union-attr]
 
 
 def operand(value: object) -> Operand | None:

@@ -342,8 +342,13 @@ def initializer(init: Any, shape: int | Sequence[int] | None = None, dtype: Type
     """
     if isinstance(init, Tensor):
         return _checked_tensor(init, shape)
+    return from_storage(lazy_init(init, shape, dtype))
+
+
+def lazy_init(init: Any, shape: int | Sequence[int] | None, dtype: Type = float32) -> LazyInit:
+    """The storage of what ``initializer`` gives for anything but a Tensor. Errors as there."""
     chosen = init if isinstance(init, Initializer) else _chosen(init)
-    return from_storage(LazyInit(chosen, _checked_shape(shape), check(dtype, "initializer").numpy))
+    return LazyInit(chosen, _checked_shape(shape), check(dtype, "initializer").numpy)
 
 
 def _checked_tensor(init: Tensor, shape: int | Sequence[int] | None) -> Tensor:

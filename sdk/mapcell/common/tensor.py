@@ -21,7 +21,6 @@ from ..storage import (
     has_elements,
     initializer_of,
     is_pending_init,
-    operand_of,
 )
 from .core import TensorCore, numpy_dtype_of, operand, required_operand, sequence_array
 from .dtype import Type, check
@@ -285,7 +284,7 @@ def wrap(array: Array) -> Tensor:
 def unwrap(tensor: TensorCore) -> Array:
     """The elements of a Tensor or Parameter, initialised or bound first if they were not; no copy."""
     storage = tensor._storage
-    return storage if type(storage) is np.ndarray else operand_of(storage)
+    return storage if type(storage) is np.ndarray else storage.operand()  # type: ignore[union-attr]
 
 
 def is_recorded(value: object) -> bool:

@@ -11,8 +11,8 @@ import numpy as np
 
 from .. import ops
 from ..common.dtype import Type, float32
-from ..common.initializer import XavierNormal, initializer
-from ..common.parameter import Parameter
+from ..common.initialised import initialised
+from ..common.initializer import XavierNormal
 from ..common.tensor import Tensor, unwrap, wrap
 from ..kernels import attention as kernel
 from ..kernels.linear import dense
@@ -66,13 +66,13 @@ class MultiheadAttention(Cell):
         if self._same_width:
             shapes = {"in_proj_weight": [3 * e, e]}
         for name, shape in shapes.items():
-            setattr(self, name, Parameter(initializer("xavier_uniform", shape, dtype), name=name))
+            setattr(self, name, initialised("xavier_uniform", shape, dtype, name=name))
         self.in_proj_bias = self.bias_k = self.bias_v = None
         if has_bias:
-            self.in_proj_bias = Parameter(initializer("zeros", [3 * e], dtype), name="in_proj_bias")
+            self.in_proj_bias = initialised("zeros", [3 * e], dtype, name="in_proj_bias")
         if add_bias_kv:
-            self.bias_k = Parameter(initializer(XavierNormal(), [1, 1, e], dtype), name="bias_k")
-            self.bias_v = Parameter(initializer(XavierNormal(), [1, 1, e], dtype), name="bias_v")
+            self.bias_k = initialised(XavierNormal(), [1, 1, e], dtype, name="bias_k")
+            self.bias_v = initialised(XavierNormal(), [1, 1, e], dtype, name="bias_v")
 
     def _projections(self) -> list[tuple[Array, Array | None]]:
         """A weight and a bias for query, key and value; parts of the joint ones are views."""

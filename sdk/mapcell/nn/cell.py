@@ -9,7 +9,6 @@ Source: https://www.mindspore.cn/docs/en/master/api_python/nn/mindspore.nn.Cell.
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 
@@ -23,6 +22,12 @@ from .hooks import CellHooks
 
 # Most of what a Cell is given: settings, which are no Parameters, Cells or buffers.
 _PLAIN = frozenset((int, bool, float, str, type(None)))
+# What a Cell has only once it differs from what its class says.
+_RARE = (
+    "_transient_buffers", "_list_names", "_unnamed_items", "_param_prefix", "_name_prefix", "_names_checked", "_flags",
+    "_precision", "_kept_phase", "_kept_inputs", "_kept_scope", "_jit_config", "_pipeline_stage", "_bprop_debug",
+    "_layouts", "_hooked", "_forward_pre_hooks", "_forward_hooks", "_backward_hooks", "_backward_pre_hooks",
+)  # fmt: skip
 
 
 class Cell(CellFlags, CellState, CellHooks):
@@ -39,37 +44,23 @@ class Cell(CellFlags, CellState, CellHooks):
     """
 
     _auto_prefix: bool
-    _names_checked: bool
+    _names_checked = False
     _create_time: int
 
     def __init__(self, auto_prefix: bool = True, flags: dict[str, Any] | None = None) -> None:
-        # Straight into the dict: __setattr__ sorts values into these very slots.
-        self.__dict__.update(
-            _params=OrderedDict(),
-            _buffers=OrderedDict(),
-            _cells=OrderedDict(),
-            _transient_buffers=set(),
-            _list_names=set(),
-            _unnamed_items=0,
-            _auto_prefix=auto_prefix,
-            _param_prefix="",
-            _name_prefix="",
-            _names_checked=False,
-            _create_time=time.time_ns(),
-            _flags={},
-            _precision=None,
-            _phase="train",
-            _inputs=None,
-            _jit_config=None,
-            _scope=None,
-            _pipeline_stage=0,
-            _bprop_debug=False,
-            _layouts={},
-            training=False,
-            requires_grad=False,
-            cell_type=None,
-        )
-        self._init_hooks()
+        # Straight into the dict: __setattr__ sorts values into these very slots. What few Cells change is the class's.
+        held = self.__dict__
+        if "_params" in held:
+            # Two bases that are Cells call it twice, and the second call starts anew.
+            for name in _RARE:
+                held.pop(name, None)
+        held["_params"], held["_buffers"], held["_cells"] = {}, {}, {}
+        held["_auto_prefix"] = auto_prefix
+        held["_create_time"] = time.time_ns()
+        held["training"] = held["requires_grad"] = False
+        held["cell_type"] = None
+        if hasattr(type(self), "bprop"):
+            held["_hooked"] = True
         if flags:
             self.add_flags(**flags)
 
@@ -134,7 +125,12 @@ class Cell(CellFlags, CellState, CellHooks):
         raise AttributeError(f"The '{type(self).__name__}' object has no attribute '{name}'.")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if type(value) in _PLAIN and self._is_no_slot(name):
+        held = self.__dict__
+        if (
+            type(value) in _PLAIN
+            and "_params" in held
+            and not (name in held["_params"] or name in held["_cells"] or name in held["_buffers"])
+        ):
             object.__setattr__(self, name, value)
         elif isinstance(value, Parameter):
             self._set_parameter(name, value)
@@ -144,14 +140,10 @@ class Cell(CellFlags, CellState, CellHooks):
             object.__setattr__(self, name, value)
         elif isinstance(value, Cell):
             self._set_cell(name, value)
-        elif "_params" in self.__dict__:
+        elif "_params" in held:
             self._set_other(name, value)
         else:
             object.__setattr__(self, name, value)
-
-    def _is_no_slot(self, name: str) -> bool:
-        held = self.__dict__
-        return "_params" in held and not (name in held["_params"] or name in held["_cells"] or name in held["_buffers"])
 
     def _require_init(self, name: str) -> None:
         if "_params" not in self.__dict__:
@@ -159,22 +151,24 @@ class Cell(CellFlags, CellState, CellHooks):
 
     def _set_parameter(self, name: str, value: Parameter) -> None:
         self._require_init(name)
-        if name in self._cells or name in self._buffers:
+        held = self.__dict__
+        if name in held["_cells"] or name in held["_buffers"]:
             raise KeyError(
                 f"{name!r} is a Cell or buffer of {type(self).__name__}; delete it before giving a Parameter"
             )
-        self.__dict__.pop(name, None)
+        held.pop(name, None)
         self.insert_param_to_cell(name, value)
 
     def _set_cell(self, name: str, value: Cell) -> None:
         self._require_init(name)
-        if name in self._params or name in self._buffers:
+        held = self.__dict__
+        if name in held["_params"] or name in held["_buffers"]:
             raise KeyError(
                 f"{name!r} is a Parameter or buffer of {type(self).__name__}; delete it before giving a Cell"
             )
-        self.__dict__.pop(name, None)
+        held.pop(name, None)
         self.insert_child_to_cell(name, value)
-        if self._auto_prefix:
+        if held["_auto_prefix"]:
             value.update_parameters_name(f"{name}.")
 
     def _set_other(self, name: str, value: Any) -> None:

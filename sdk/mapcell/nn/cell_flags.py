@@ -22,21 +22,20 @@ _RECOMPUTE = frozenset({"mp_comm_recompute", "parallel_optimizer_comm_recompute"
 class CellFlags(CellPrecision):
     """Flags of a Cell."""
 
-    _flags: dict[str, Any]
-    _phase: str
-    _inputs: Any
-    _pipeline_stage: int
-    _bprop_debug: bool
-    _layouts: dict[Any, Any]
-    _jit_config: Any
-    _scope: str | None
+    # Called what no network calls its own: a default of the class would hide a Parameter or a Cell of that name.
+    _kept_phase: str = "train"
+    _kept_inputs: Any = None
+    _pipeline_stage: int = 0
+    _bprop_debug: bool = False
+    _jit_config: Any = None
+    _kept_scope: str | None = None
     training: bool
     requires_grad: bool
     cell_type: Any
 
     def add_flags(self, **flags: Any) -> Self:
         """Sets attributes and remembers them for `get_flags`; fp16, bf16 or fp32=True set what `to_float` sets."""
-        self._flags.update(flags)
+        self.get_flags().update(flags)
         self._set_precision_flags(flags)
         for name, value in flags.items():
             self.__dict__[name] = value
@@ -50,7 +49,8 @@ class CellFlags(CellPrecision):
 
     def get_flags(self) -> dict[str, Any]:
         """The flags added so far."""
-        return self._flags
+        flags: dict[str, Any] = self.__dict__.setdefault("_flags", {})
+        return flags
 
     def _all_cells(self) -> Iterator[Any]:
         return (cell for _, cell in CellTree.cells_and_names(self))
@@ -61,7 +61,7 @@ class CellFlags(CellPrecision):
         """Sets `training` on this Cell and all below, and `phase` on this one."""
         for cell in self._all_cells():
             cell.training = mode
-        self._phase = "train" if mode else "predict"
+        self._kept_phase = "train" if mode else "predict"
         return self
 
     def set_grad(self, requires_grad: bool = True) -> Self:
@@ -72,13 +72,13 @@ class CellFlags(CellPrecision):
     @property
     def phase(self) -> str:
         """The phase's name. TypeError unless set to a str."""
-        return self._phase
+        return self._kept_phase
 
     @phase.setter
     def phase(self, value: str) -> None:
         if not isinstance(value, str):
             raise TypeError(f"'phase' has to be a str, not {type(value).__name__}")
-        self._phase = value
+        self._kept_phase = value
 
     @property
     def bprop_debug(self) -> bool:
@@ -116,7 +116,7 @@ class CellFlags(CellPrecision):
             raise ValueError("set_inputs: give the inputs either by position or by name")
         if kwargs:
             self._check_input_names(kwargs)
-        self._inputs = kwargs or inputs
+        self._kept_inputs = kwargs or inputs
 
     def _check_input_names(self, kwargs: dict[str, Any]) -> None:
         parameters = inspect.signature(self.construct).parameters  # type: ignore[attr-defined]
@@ -128,7 +128,7 @@ class CellFlags(CellPrecision):
 
     def get_inputs(self) -> Any:
         """The inputs kept by `set_inputs`, or None."""
-        return self._inputs
+        return self._kept_inputs
 
     def set_jit_config(self, jit_config: Any) -> None:
         """Keeps a JitConfig; a second one is ignored with a warning in the log."""
@@ -167,11 +167,11 @@ class CellFlags(CellPrecision):
         """Gives each Cell below a scope made of its path."""
         for path, cell in CellTree.cells_and_names(self):
             if path:
-                cell._scope = f"Default/{path.replace('.', '/')}-{type(cell).__name__}"
+                cell._kept_scope = f"Default/{path.replace('.', '/')}-{type(cell).__name__}"
 
     def get_scope(self) -> str | None:
         """The scope after `generate_scope`, else None."""
-        return self._scope
+        return self._kept_scope
 
     def offload(self, backward_prefetch: str | int = "Auto") -> None:
         """Checks its argument; nothing is offloaded. ValueError unless "Auto" or an int of at least 0."""
@@ -216,13 +216,14 @@ class CellFlags(CellPrecision):
     @property
     def parameter_layout_dict(self) -> dict[Any, Any]:
         """Layouts of Parameters, kept. TypeError unless set to a dict."""
-        return self._layouts
+        layouts: dict[Any, Any] = self.__dict__.setdefault("_layouts", {})
+        return layouts
 
     @parameter_layout_dict.setter
     def parameter_layout_dict(self, value: dict[Any, Any]) -> None:
         if not isinstance(value, dict):
             raise TypeError(f"'parameter_layout_dict' has to be a dict, not {type(value).__name__}")
-        self._layouts = value
+        self.__dict__["_layouts"] = value
 
     def shard(
         self,

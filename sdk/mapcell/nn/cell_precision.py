@@ -38,7 +38,7 @@ def _cast(value: Any, dtype: Type) -> Any:
 class CellPrecision(CellTree):
     """Casting of what a Cell works with."""
 
-    _precision: Type | None
+    _precision: Type | None = None
 
     def to_float(self, dst_type: Type) -> Self:
         """Runs this Cell and all below in float16, float32 or bfloat16; the last call counts. ValueError otherwise."""

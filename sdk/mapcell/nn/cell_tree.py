@@ -6,9 +6,9 @@ is reached twice is listed once, under the first path. A slot that was set to No
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 from ..common.parameter import UNNAMED, Parameter, ParameterTuple, check_parameters
@@ -17,21 +17,21 @@ from ..common.tensor import Tensor
 if TYPE_CHECKING:
     from .cell import Cell
 
-_PREFIX = re.compile(r"\w*[0-9a-zA-Z_.-]*")
+# What a name may start with: letters and digits of any script, then these.
+_PREFIX_ENDS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_.-"
 
 
 class CellTree:
     """Children, Parameters and buffers of a Cell, and walking over them."""
 
-    _params: OrderedDict[str, Parameter | None]
-    _buffers: OrderedDict[str, Tensor | None]
-    _cells: OrderedDict[str, Any]
-    _transient_buffers: set[str]
-    _param_prefix: str
+    _params: dict[str, Parameter | None]
+    _buffers: dict[str, Tensor | None]
+    _cells: dict[str, Any]
+    _transient_buffers: AbstractSet[str] = frozenset()
+    _param_prefix: str = ""
     # What the names of Parameters below begin with, for children that come later.
-    _name_prefix: str
-    _unnamed_items: int
-    _list_names: set[str]
+    _name_prefix: str = ""
+    _unnamed_items: int = 0
 
     # --- Children
 
@@ -80,20 +80,21 @@ class CellTree:
         _check_slot_name(child_name, "child_name")
         if not child_name or "." in child_name:
             raise KeyError(f"insert_child_to_cell: a child cannot be called {child_name!r}")
-        if child_name not in self._cells and self._is_attribute(child_name):
+        cells = self._cells
+        if child_name not in cells and self._is_attribute(child_name):
             raise KeyError(f"insert_child_to_cell: {type(self).__name__} already has an attribute {child_name!r}")
         if child_cell is not None and not isinstance(child_cell, CellTree):
             raise TypeError(f"insert_child_to_cell: {child_name!r} has to be a Cell, not {type(child_cell).__name__}")
-        self._cells[child_name] = child_cell
+        cells[child_name] = child_cell
 
     def _is_attribute(self, name: str) -> bool:
         # Not hasattr(self, name), which for a name that is free raises an error and catches it.
         held = self.__dict__
         return (
             name in held
-            or name in self._params
-            or name in self._buffers
-            or name in self._cells
+            or name in held["_params"]
+            or name in held["_buffers"]
+            or name in held["_cells"]
             or hasattr(type(self), name)
         )
 
@@ -144,15 +145,16 @@ class CellTree:
         _check_slot_name(param_name, "param_name")
         if check_name_contain_dot and "." in param_name:
             raise KeyError(f"insert_param_to_cell: 'param_name' has a dot in it: {param_name!r}")
-        if "_params" not in self.__dict__:
+        params = self.__dict__.get("_params")
+        if params is None:
             raise AttributeError("a Parameter was assigned too early: please call Cell.__init__() firstly")
-        if param_name not in self._params and self._is_attribute(param_name):
+        if param_name not in params and self._is_attribute(param_name):
             raise KeyError(f"insert_param_to_cell: {type(self).__name__} already has an attribute {param_name!r}")
         if param is not None and not isinstance(param, Parameter):
             raise TypeError(f"insert_param_to_cell: {param_name!r} has to be a Parameter, not {type(param).__name__}")
-        if param is not None and param.name == UNNAMED:
+        if param is not None and param._name == UNNAMED:
             param.name = param_name
-        self._params[param_name] = param
+        params[param_name] = param
 
     def _insert_parameter_tuple(self, items: ParameterTuple | list[Parameter] | tuple[Parameter, ...]) -> None:
         """Adds each item under its own name; unnamed ones are called Parameter$1, Parameter$2 ..."""
@@ -161,13 +163,14 @@ class CellTree:
             if parameter.name == UNNAMED:
                 self._unnamed_items += 1
                 parameter.name = f"{UNNAMED}${self._unnamed_items}"
-            self._list_names.add(parameter.name)
+            self.exist_names.add(parameter.name)
             self.insert_param_to_cell(parameter.name, parameter, check_name_contain_dot=False)
 
     @property
     def exist_names(self) -> set[str]:
         """The names of Parameters that were assigned in tuples or lists."""
-        return self._list_names
+        names: set[str] = self.__dict__.setdefault("_list_names", set())
+        return names
 
     def init_parameters_data(self, auto_parallel_mode: bool = False) -> dict[Parameter, Parameter]:
         """Initialises whatever is lazy; the answer maps each Parameter to itself."""
@@ -180,18 +183,11 @@ class CellTree:
         """Names each Parameter `prefix` + path. TypeError unless a str, ValueError for one that no name starts with."""
         if not isinstance(prefix, str):
             raise TypeError(f"update_parameters_name: 'prefix' has to be a str, not {type(prefix).__name__}")
-        if not _PREFIX.fullmatch(prefix):
+        if not _starts_names(prefix):
             raise ValueError(f"update_parameters_name: no name can start with {prefix!r}")
-        named: set[int] = set()
-        for path, cell in CellTree.cells_and_names(self) if recurse else [("", self)]:
-            below = f"{prefix}{path}." if path else prefix
-            for name, parameter in cell._params.items():
-                if parameter is not None and id(parameter) not in named:
-                    named.add(id(parameter))
-                    parameter.name = below + name
-            if recurse:
-                # Straight into the dict: a network of many Cells is renamed at each of its levels.
-                cell.__dict__["_name_prefix"] = below
+        if "_params" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__} is not ready yet: please call Cell.__init__() firstly")
+        _name_below(self.__dict__, prefix, {id(self)}, recurse)
 
     def check_names(self) -> None:
         """ValueError when two Parameters have one name."""
@@ -203,7 +199,7 @@ class CellTree:
 
     def check_names_and_refresh_name(self) -> None:
         """Renames every Parameter to its path if two have one name."""
-        names = [p.name for p in CellTree.get_parameters(self)]
+        names = [p.name for p in parameters_of(self)]
         if len(set(names)) < len(names):
             CellTree.update_parameters_name(self)
             self.check_names()
@@ -236,7 +232,8 @@ class CellTree:
         if tensor is not None and not isinstance(tensor, Tensor):
             raise TypeError(f"register_buffer: {name!r} has to be a Tensor or None, not {type(tensor).__name__}")
         self._buffers[name] = tensor
-        (self._transient_buffers.discard if persistent else self._transient_buffers.add)(name)
+        others = self._transient_buffers - {name}
+        self.__dict__["_transient_buffers"] = others if persistent else others | {name}
 
     def named_buffers(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
@@ -264,6 +261,50 @@ class CellTree:
         if buffer is None:
             raise AttributeError(f"{type(cell).__name__} has no buffer {name!r}")
         return buffer
+
+
+def _starts_names(prefix: str) -> bool:
+    # No regular expression: compiling it takes as long as naming a hundred Parameters.
+    letters = prefix.rstrip(_PREFIX_ENDS).replace("_", "")
+    return not letters or letters.isalnum()
+
+
+def parameters_of(cell: CellTree) -> list[Parameter]:
+    """What `get_parameters` gives, at once, for whoever is about to use every one of them."""
+    found: dict[int, Parameter] = {}
+    _find_parameters(cell.__dict__, found, {id(cell)})
+    return list(found.values())
+
+
+def _find_parameters(held: dict[str, Any], found: dict[int, Parameter], seen: set[int]) -> None:
+    """Adds the Parameters of a Cell, given its dict, and of all below: in their order, each once."""
+    for parameter in held["_params"].values():
+        if parameter is not None:
+            found[id(parameter)] = parameter
+    for child in held["_cells"].values():
+        if child is not None and id(child) not in seen:
+            seen.add(id(child))
+            _find_parameters(child.__dict__, found, seen)
+
+
+def _name_below(held: dict[str, Any], prefix: str, named: set[int], recurse: bool = True) -> None:
+    """Names the Parameters of a Cell, given its dict, and of all below, in the order of `cells_and_names`.
+
+    From dict to dict, not from Cell to Cell: a network of many Cells is renamed at each of its levels.
+    """
+    for name, parameter in held["_params"].items():
+        if parameter is not None and id(parameter) not in named:
+            named.add(id(parameter))
+            parameter.name = prefix + name
+    if not recurse:
+        return
+    held["_name_prefix"] = prefix
+    for name, child in held["_cells"].items():
+        if child is not None and id(child) not in named:
+            below = child.__dict__
+            if below["_params"] or below["_cells"] or below["_buffers"] or child:
+                named.add(id(child))
+                _name_below(below, f"{prefix}{name}.", named)
 
 
 def _check_slot_name(name: object, argument: str) -> None:

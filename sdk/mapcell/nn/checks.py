@@ -16,6 +16,9 @@ def integer(value: Any, name: str, who: str, least: int | None = None) -> int:
 
 def positive(value: Any, name: str, who: str) -> int:
     """`value`, which has to be an int of at least 1."""
+    # Every layer asks several times, and almost always it is one.
+    if type(value) is int and value > 0:
+        return value
     return integer(value, name, who, 1)
 
 

@@ -13,8 +13,8 @@ from math import prod, sqrt
 from typing import Any, ClassVar
 
 from ..common.dtype import Type, float32
-from ..common.initializer import HeUniform, Uniform, initializer
-from ..common.parameter import Parameter
+from ..common.initialised import initialised
+from ..common.initializer import HeUniform, Uniform
 from ..common.tensor import Tensor, unwrap, wrap
 from ..kernels import arguments
 from ..kernels import conv as kernel
@@ -81,12 +81,12 @@ class _Conv(Cell):
             first, second = self.in_channels, self.out_channels // self.group
         shape = [first, second, *((1,) if self.rank == 1 else ()), *self.kernel_size]
         self.weight_init = HeUniform(sqrt(5)) if weight_init is None else weight_init
-        self.weight = Parameter(initializer(self.weight_init, shape, dtype), name="weight")
+        self.weight = initialised(self.weight_init, shape, dtype, name="weight")
         self.bias_init, self.bias = bias_init, None
         if self.has_bias:
             bound = 1 / sqrt(prod(shape[1:]))
             self.bias_init = Uniform(bound) if bias_init is None else bias_init
-            self.bias = Parameter(initializer(self.bias_init, [self.out_channels], dtype), name="bias")
+            self.bias = initialised(self.bias_init, [self.out_channels], dtype, name="bias")
 
     def _arrays(self, x: Tensor) -> tuple[Array, Array, Array | None]:
         who = type(self).__name__

@@ -5,17 +5,32 @@ Source: https://www.mindspore.cn/docs/en/master/api_python/nn/mindspore.nn.Dense
 
 from __future__ import annotations
 
+from functools import cache
 from math import sqrt
 from typing import Any
 
 from .. import ops
 from ..common.dtype import Type, float32
-from ..common.initializer import HeUniform, Uniform, initializer
-from ..common.parameter import Parameter
+from ..common.initialised import initialised
+from ..common.initializer import HeUniform, Uniform
 from ..common.tensor import Tensor
-from .activation import activation_of
 from .cell import Cell
 from .checks import boolean, positive
+
+# Initializers hold no state, so one for all layers does.
+_WEIGHT_INIT = HeUniform(sqrt(5))
+
+
+@cache
+def _within(channels: int) -> Uniform:
+    return Uniform(1 / sqrt(channels))
+
+
+def _activation(given: Any) -> Any:
+    # Many networks have their activations elsewhere, or none: the module of all of them is for those that ask.
+    from .activation import activation_of
+
+    return activation_of(given, "Dense")
 
 
 class Dense(Cell):
@@ -45,14 +60,12 @@ class Dense(Cell):
         self.in_channels = positive(in_channels, "in_channels", "Dense")
         self.out_channels = positive(out_channels, "out_channels", "Dense")
         self.has_bias = boolean(has_bias, "has_bias", "Dense")
-        weight_init = HeUniform(sqrt(5)) if weight_init is None else weight_init
-        self.weight = Parameter(initializer(weight_init, [out_channels, in_channels], dtype), name="weight")
-        self.bias = None
-        if has_bias:
-            bias_init = Uniform(1 / sqrt(in_channels)) if bias_init is None else bias_init
-            self.bias = Parameter(initializer(bias_init, [out_channels], dtype), name="bias")
-        self.activation = activation_of(activation, "Dense")
-        self.activation_flag = self.activation is not None
+        weight_init = _WEIGHT_INIT if weight_init is None else weight_init
+        self.weight = initialised(weight_init, (out_channels, in_channels), dtype, name="weight")
+        bias_init = _within(in_channels) if bias_init is None else bias_init
+        self.bias = initialised(bias_init, (out_channels,), dtype, name="bias") if has_bias else None
+        self.activation: Any = None if activation is None else _activation(activation)
+        self.activation_flag = activation is not None
 
     def construct(self, x: Tensor) -> Tensor:
         out = ops.dense(x, self.weight, self.bias)
@@ -83,14 +96,11 @@ class BiDense(Cell):
         self.in2_channels = positive(in2_channels, "in2_channels", "BiDense")
         self.out_channels = positive(out_channels, "out_channels", "BiDense")
         self.has_bias = boolean(has_bias, "has_bias", "BiDense")
-        bound = 1 / sqrt(in1_channels)
-        weight_init = Uniform(bound) if weight_init is None else weight_init
-        shape = [out_channels, in1_channels, in2_channels]
-        self.weight = Parameter(initializer(weight_init, shape, dtype), name="weight")
-        self.bias = None
-        if has_bias:
-            bias_init = Uniform(bound) if bias_init is None else bias_init
-            self.bias = Parameter(initializer(bias_init, [out_channels], dtype), name="bias")
+        weight_init = _within(in1_channels) if weight_init is None else weight_init
+        shape = (out_channels, in1_channels, in2_channels)
+        self.weight = initialised(weight_init, shape, dtype, name="weight")
+        bias_init = _within(in1_channels) if bias_init is None else bias_init
+        self.bias = initialised(bias_init, (out_channels,), dtype, name="bias") if has_bias else None
 
     def construct(self, input1: Tensor, input2: Tensor) -> Tensor:
         return ops.bidense(input1, input2, self.weight, self.bias)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from mapcell_formats.record import Record
@@ -15,6 +16,7 @@ from ..log import warn
 _handle_ids = count(1)
 Hook = Callable[..., Any]
 T = TypeVar("T")
+_NONE: Mapping[int, Any] = MappingProxyType({})
 
 
 class HookHandle:
@@ -54,18 +56,14 @@ def _add(hooks: OrderedDict[int, T], hook: T, prepend: bool = False) -> HookHand
 class CellHooks:
     """A Cell's hooks, and running them."""
 
-    _forward_pre_hooks: OrderedDict[int, _ForwardHook]
-    _forward_hooks: OrderedDict[int, _ForwardHook]
-    _backward_hooks: OrderedDict[int, Hook]
-    _backward_pre_hooks: OrderedDict[int, Hook]
+    # A Cell has its own from the first hook on: few have any, and a network may have thousands of Cells.
+    _forward_pre_hooks: Mapping[int, _ForwardHook] = _NONE
+    _forward_hooks: Mapping[int, _ForwardHook] = _NONE
+    _backward_hooks: Mapping[int, Hook] = _NONE
+    _backward_pre_hooks: Mapping[int, Hook] = _NONE
 
-    _hooked: bool
-
-    def _init_hooks(self) -> None:
-        # One question for every call, instead of one for each kind of hook.
-        self.__dict__["_hooked"] = hasattr(type(self), "bprop")
-        for hooks in ("_forward_pre_hooks", "_forward_hooks", "_backward_hooks", "_backward_pre_hooks"):
-            self.__dict__[hooks] = OrderedDict()
+    # Whether there is any, or a bprop. One question for every call, instead of one for each kind of hook.
+    _hooked = False
 
     def register_forward_pre_hook(
         self, hook_fn: Hook, *, prepend: bool = False, with_kwargs: bool = False
@@ -75,7 +73,7 @@ class CellHooks:
         A tuple replaces all, another value becomes the only one. With `with_kwargs`: ``hook_fn(cell, args, kwargs)``,
         returning None or (args, kwargs). TypeError unless callable.
         """
-        return self._add(self._forward_pre_hooks, _ForwardHook(_checked(hook_fn), with_kwargs), prepend)
+        return self._add("_forward_pre_hooks", _ForwardHook(_checked(hook_fn), with_kwargs), prepend)
 
     def register_forward_hook(
         self, hook_fn: Hook, *, prepend: bool = False, with_kwargs: bool = False, always_call: bool = False
@@ -85,25 +83,25 @@ class CellHooks:
         With `with_kwargs`: ``hook_fn(cell, args, kwargs, output)``. With `always_call` it runs, with None, when
         `construct` raises too. TypeError unless callable.
         """
-        return self._add(self._forward_hooks, _ForwardHook(_checked(hook_fn), with_kwargs, always_call), prepend)
+        return self._add("_forward_hooks", _ForwardHook(_checked(hook_fn), with_kwargs, always_call), prepend)
 
     def register_backward_hook(self, hook_fn: Hook) -> HookHandle:
         """``hook_fn(cell, grad_input, grad_output)`` runs when a gradient has passed. TypeError unless callable.
 
         Both are tuples of Tensors, one for each input and output. What it returns, unless None, replaces `grad_input`.
         """
-        return self._add(self._backward_hooks, _checked(hook_fn))
+        return self._add("_backward_hooks", _checked(hook_fn))
 
     def register_backward_pre_hook(self, hook_fn: Hook) -> HookHandle:
         """``hook_fn(cell, grad_output)`` runs before a gradient passes the Cell. TypeError unless callable.
 
         What it returns, unless None, replaces `grad_output`, a tuple of Tensors.
         """
-        return self._add(self._backward_pre_hooks, _checked(hook_fn))
+        return self._add("_backward_pre_hooks", _checked(hook_fn))
 
-    def _add(self, hooks: OrderedDict[int, T], hook: T, prepend: bool = False) -> HookHandle:
+    def _add(self, kind: str, hook: Hook | _ForwardHook, prepend: bool = False) -> HookHandle:
         self.__dict__["_hooked"] = True
-        return _add(hooks, hook, prepend)
+        return _add(self.__dict__.setdefault(kind, OrderedDict()), hook, prepend)
 
     def _run_with_hooks(self, run: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for hook in tuple(self._forward_pre_hooks.values()):

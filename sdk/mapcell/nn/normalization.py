@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import ops
 from ..common.dtype import Type, float32
-from ..common.initializer import initializer
+from ..common.initialised import initialised
 from ..common.parameter import Parameter
 from ..common.tensor import Tensor, unwrap, wrap
 from ..kernels import norm as kernel
@@ -56,7 +56,7 @@ class _Statistics(Cell):
 
 
 def _per_channel(init: Any, channels: int, dtype: Type, name: str, requires_grad: bool) -> Parameter:
-    return Parameter(initializer(init, [channels], dtype), name=name, requires_grad=requires_grad)
+    return initialised(init, [channels], dtype, name=name, requires_grad=requires_grad)
 
 
 class _BatchNorm(_Statistics):
@@ -209,8 +209,8 @@ class LayerNorm(Cell):
             )
         self.normalized_shape = normalized_shape
         self.begin_norm_axis, self.begin_params_axis, self.epsilon = begin_norm_axis, begin_params_axis, epsilon
-        self.gamma = Parameter(initializer(gamma_init, normalized_shape, dtype), name="gamma")
-        self.beta = Parameter(initializer(beta_init, normalized_shape, dtype), name="beta")
+        self.gamma = initialised(gamma_init, normalized_shape, dtype, name="gamma")
+        self.beta = initialised(beta_init, normalized_shape, dtype, name="beta")
 
     def construct(self, input_x: Tensor) -> Tensor:
         x = unwrap(input_x)
@@ -243,7 +243,7 @@ class RMSNorm(Cell):
         super().__init__()
         self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
         self.epsilon = epsilon
-        self.weight = Parameter(initializer(weight_init, self.normalized_shape, dtype), name="weight")
+        self.weight = initialised(weight_init, self.normalized_shape, dtype, name="weight")
 
     def construct(self, x: Tensor) -> Tensor:
         return ops.rms_norm(x, self.weight, self.epsilon)[0]

@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..common.dtype import Type, float32
-from ..common.initializer import Uniform, initializer
-from ..common.parameter import Parameter, ParameterTuple
+from ..common.initialised import initialised
+from ..common.initializer import Uniform
+from ..common.parameter import ParameterTuple
 from ..common.tensor import Tensor, unwrap, wrap
 from ..kernels import recurrent as kernel
 from ..kernels.promotion import Array
@@ -103,7 +104,7 @@ class _Recurrent(Cell):
 
         def made(name: str, shapes: list[list[int]]) -> ParameterTuple:
             pairs = zip(suffixes, shapes, strict=True)
-            return ParameterTuple(Parameter(initializer(bound, s, dtype), name=name + suffix) for suffix, s in pairs)
+            return ParameterTuple(initialised(bound, s, dtype, name=name + suffix) for suffix, s in pairs)
 
         self.w_ih_list = made("weight_ih", [[rows, width] for width in widths])
         self.w_hh_list = made("weight_hh", [[rows, h] for _ in suffixes])
@@ -207,12 +208,12 @@ class _RecurrentCell(Cell):
         self.hidden_size = positive(hidden_size, "hidden_size", who)
         self.has_bias = boolean(has_bias, "has_bias", who)
         rows, bound = self.gates * hidden_size, Uniform(1 / sqrt(hidden_size))
-        self.weight_ih = Parameter(initializer(bound, [rows, input_size], dtype), name="weight_ih")
-        self.weight_hh = Parameter(initializer(bound, [rows, hidden_size], dtype), name="weight_hh")
+        self.weight_ih = initialised(bound, [rows, input_size], dtype, name="weight_ih")
+        self.weight_hh = initialised(bound, [rows, hidden_size], dtype, name="weight_hh")
         self.bias_ih = self.bias_hh = None
         if has_bias:
-            self.bias_ih = Parameter(initializer(bound, [rows], dtype), name="bias_ih")
-            self.bias_hh = Parameter(initializer(bound, [rows], dtype), name="bias_hh")
+            self.bias_ih = initialised(bound, [rows], dtype, name="bias_ih")
+            self.bias_hh = initialised(bound, [rows], dtype, name="bias_hh")
 
     def _weights(self) -> Weights:
         biases = (None if b is None else unwrap(b) for b in (self.bias_ih, self.bias_hh))
