@@ -5,7 +5,8 @@ python bench/network.py [--parameters 10000] [--elements 1000000000] [--rounds 1
 construct    `--parameters` Parameters in layers of two; mapcell with and without no_init_parameters(), torch on the
              meta device and with its initialisers
 elements     few Parameters that have `--elements` elements together
-bind         each Parameter to its tensor, both there already: bind(), and torch's load_state_dict(assign=True)
+bind         each Parameter to its tensor: bind() of a new network right after attaching (neither is part of the time),
+             and once more with weights that were listed before; torch's load_state_dict(assign=True)
 first use    each bound Parameter's array, for the first time
 forward      a batch through Dense layers whose weights are views of shared memory, and through equal ones whose
              weights are private arrays
@@ -97,6 +98,24 @@ def construction(options: argparse.Namespace) -> list[Row]:
     return rows + compare(case, ways, options.rounds, options.only, limit=options.limit)
 
 
+class Bound:
+    """Binds a network that was never bound to weights that nobody has looked at yet, as a worker does."""
+
+    def __init__(self, path: Path, layers: int) -> None:
+        self._path = path
+        self._layers = layers
+        self._net: Any = None
+        self._weights: Any = None
+
+    def before(self) -> None:
+        """Builds and attaches anew."""
+        self._net = lazy(self._layers, SMALL)
+        self._weights = mapcell.attach(self._path, daemon="require")
+
+    def __call__(self) -> object:
+        return mapcell.bind(self._net, self._weights)
+
+
 class FirstUse:
     """Has every Parameter's array; bound anew before."""
 
@@ -130,7 +149,8 @@ def binding(options: argparse.Namespace, place: Path) -> list[Row]:
     net, weights = lazy(layers, SMALL), mapcell.attach(path, daemon="require")
     case: dict[str, object] = {"what": "bind", "parameters": 2 * layers}
     ways: dict[str, Callable[[], Repetition]] = {
-        "mapcell": lambda: lambda: mapcell.bind(net, weights),
+        "mapcell": lambda: Bound(path, layers),
+        "mapcell, listed before": lambda: lambda: mapcell.bind(net, weights),
         "torch, assign": lambda: torch_assign(path, layers),
     }
     rows = compare(case, ways, options.rounds, options.only, limit=options.limit)

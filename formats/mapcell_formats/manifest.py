@@ -260,11 +260,7 @@ class Manifest:
         if found is None:
             return None
         (offset, nbytes, _, _, segment, code, rank), record = found
-        if rank > MAX_RANK or code >= len(CODES):
-            raise FormatError(f"manifest's record of {name!r} is malformed")
-        shape = _DIMENSIONS[rank].unpack_from(record, _RECORD.size)
-        if prod(shape) * _ITEMSIZES[code] != nbytes:
-            raise _contradiction(nbytes, shape)
+        shape = _shape(code, nbytes, record[_RECORD.size : _RECORD.size + _UNIT * rank])
         return _new(TensorEntry, (name, CODES[code], shape, segment, offset, nbytes))
 
     def __getitem__(self, name: str) -> TensorEntry:
@@ -276,22 +272,23 @@ class Manifest:
 
     def entries(self) -> list[TensorEntry]:
         """All entries in the checkpoint's order. FormatError at one that contradicts itself."""
-        # Read once: this walks through all of it, and for each record's own sake it would be two calls more.
         data = self._part(self._records, self._text)
-        unpack, size, dimensions, sizes, codes = _RECORD.unpack_from, _RECORD.size, _DIMENSIONS, _ITEMSIZES, CODES
-        at, known, end_of_all = 0, len(codes), len(data)
-        entries = []
+        unpack, size, codes, end_of_all = _RECORD.unpack_from, _RECORD.size, CODES, len(data)
+        # A checkpoint has few shapes: each is checked, and made, once.
+        shapes: dict[tuple[int, int, bytes], tuple[int, ...]] = {}
+        entries, at = [], 0
         for wanted in range(self._count):
             if at + size > end_of_all:
                 raise FormatError(f"manifest ends within record {wanted}", offset=self._records + at)
             offset, nbytes, number, length, segment, code, rank = unpack(data, at)
-            start = at + size + _UNIT * rank
+            at += size
+            start = at + _UNIT * rank
             end = start + length
-            if number != wanted or rank > MAX_RANK or code >= known or end > end_of_all:
-                raise FormatError(f"manifest's record {wanted} is malformed", offset=self._records + at)
-            shape = dimensions[rank].unpack_from(data, at + size)
-            if prod(shape) * sizes[code] != nbytes:
-                raise _contradiction(nbytes, shape)
+            if number != wanted or end > end_of_all:
+                raise FormatError(f"manifest's record {wanted} is malformed", offset=self._records + at - size)
+            key = code, nbytes, data[at:start]
+            if (shape := shapes.get(key)) is None:
+                shape = shapes[key] = _shape(*key)
             try:
                 name = data[start:end].decode()
             except UnicodeDecodeError as exc:
@@ -378,8 +375,15 @@ def _encoded(name: str) -> bytes:
     return name.encode("utf-8", "surrogatepass")
 
 
-def _contradiction(nbytes: int, shape: tuple[int, ...]) -> FormatError:
-    return FormatError(f"manifest entry of {nbytes} bytes has shape {shape}")
+def _shape(code: int, nbytes: int, dimensions: bytes) -> tuple[int, ...]:
+    """The shape that `dimensions` hold. FormatError unless it fits the dtype of that `code` and `nbytes`."""
+    rank = len(dimensions) // _UNIT
+    if rank > MAX_RANK or code >= len(CODES):
+        raise FormatError(f"manifest entry has {rank} dimensions and dtype number {code}")
+    shape = _DIMENSIONS[rank].unpack(dimensions)
+    if prod(shape) * _ITEMSIZES[code] != nbytes:
+        raise FormatError(f"manifest entry of {nbytes} bytes has shape {shape}")
+    return shape
 
 
 # Comparing with every name of a huge checkpoint would take seconds for a hint.
