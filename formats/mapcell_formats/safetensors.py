@@ -39,7 +39,7 @@ MAX_METADATA_KEYS = MAX_TENSORS
 _WS = r"[ \t\r\n]*"
 # An entry as every known writer puts it down. Whatever does not match is read slowly, and there gets its error.
 _USUAL = re.compile(
-    rf'{_WS}"([^"\\\x00-\x1f]*)"{_WS}:{_WS}\{{{_WS}"dtype"{_WS}:{_WS}"([A-Z0-9_]+)"{_WS},'
+    rf'{_WS}"(?!{METADATA_KEY}")([^"\\\x00-\x1f]*)"{_WS}:{_WS}\{{{_WS}"dtype"{_WS}:{_WS}"([A-Z0-9_]+)"{_WS},'
     rf'{_WS}"shape"{_WS}:{_WS}\[([0-9, ]*)\]{_WS},'
     rf'{_WS}"data_offsets"{_WS}:{_WS}\[(0|[1-9][0-9]{{0,18}}), ?(0|[1-9][0-9]{{0,18}})\]{_WS}\}}{_WS}([,}}])'
 )

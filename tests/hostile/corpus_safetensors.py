@@ -149,6 +149,9 @@ def _metadata() -> Iterator[Case]:
         "null inside": b'{"__metadata__":{"a":null}}',
         "key twice": b'{"__metadata__":{"a":"1","a":"2"}}',
         "twice": b'{"__metadata__":{},"__metadata__":{}}',
+        "a tensor": b'{"__metadata__":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}',
+        "a tensor behind another": b'{"x":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},'
+        b'"__metadata__":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}',
         "nested deeply": b'{"__metadata__":' + b'{"a":' * 100_000,
         "unclosed": b'{"__metadata__":{"a":"b"',
     }
