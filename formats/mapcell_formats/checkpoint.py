@@ -6,7 +6,7 @@ reads the tensors themselves. Whoever stages or maps them takes the extents from
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import NamedTuple, Protocol
@@ -50,7 +50,7 @@ class Checkpoint:
     """
 
     format: str
-    tensors: tuple[SourceTensor, ...]
+    tensors: Sequence[SourceTensor]
     sources: tuple[ByteSource, ...]
     metadata: Mapping[str, str] = field(default_factory=dict)
 

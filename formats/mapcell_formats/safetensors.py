@@ -10,13 +10,14 @@ Source: https://huggingface.co/docs/safetensors (format), and the safetensors li
 whose tensors, put in order, leave a gap, overlap, or do not end where the file ends. So does this reader. It differs
 where the library is silent: a name listed twice, or one with a NUL, is refused; so is a tensor written as an array.
 
-The header is walked entry by entry, so that a broken one is refused where it breaks and costs no more memory than
-what was read before it: `json.loads` would build objects worth 20 times the text first.
+The header is walked piece by piece or entry by entry, so that a broken one is refused where it breaks and costs no more
+memory than what was read before it: `json.loads` would build objects worth 20 times the text first.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from math import prod
 from operator import itemgetter
 from typing import NoReturn
@@ -27,7 +28,9 @@ from .dtypes import ITEMSIZE
 from .errors import FormatError, UnsupportedFormat
 from .json_text import BLANKS, JsonText
 from .limits import MAX_HEADER_BYTES, MAX_TENSORS
+from .safetensors_usual import kind_of, usual_tensors
 from .source import ByteSource, read
+from .table import Kind
 
 METADATA_KEY = "__metadata__"
 LENGTH_BYTES = 8
@@ -43,7 +46,6 @@ _USUAL = re.compile(
     rf'{_WS}"shape"{_WS}:{_WS}\[([0-9, ]*)\]{_WS},'
     rf'{_WS}"data_offsets"{_WS}:{_WS}\[(0|[1-9][0-9]{{0,18}}), ?(0|[1-9][0-9]{{0,18}})\]{_WS}\}}{_WS}([,}}])'
 )
-_USUAL_SHAPE = re.compile(r"(?:(?:0|[1-9][0-9]{0,17})(?:, ?(?:0|[1-9][0-9]{0,17})){0,31})?")
 
 
 # begin, end, position in the header's text, name, dtype, shape, bytes that dtype and shape make. A bare tuple: a named
@@ -69,8 +71,13 @@ class SafetensorsReader:
         """The checkpoint in `source`, tensors in the order of their bytes. FormatError as the module says."""
         text, start = _read_header(source)
         walk = _Walk(text, source.path)
-        walk.run()
-        tensors = _place(walk.entries, start, source, walk)
+        pos, more = walk.begin()
+        tensors: Sequence[SourceTensor] | None = None
+        if more:
+            tensors = usual_tensors(text, walk.blanks(pos), start, source.size - start, MAX_TENSORS)
+        if tensors is None:
+            walk.run(pos, more)
+            tensors = _place(walk.entries, start, source, walk)
         return Checkpoint(self.format, tensors, (source,), walk.metadata)
 
 
@@ -103,14 +110,18 @@ class _Walk(JsonText):
         self.entries: list[_Entry] = []
         self.metadata: dict[str, str] = {}
         self._had_metadata = False
-        self._shapes: dict[tuple[str, str], tuple[tuple[int, ...], int] | None] = {}
+        self._kinds: dict[tuple[str, str], Kind] = {}
 
-    def run(self) -> None:
-        """Reads every entry of the outer object; FormatError at the first that is wrong."""
+    def begin(self) -> tuple[int, bool]:
+        """Reads what stands before the tensors -> (where it stopped, whether the object goes on there)."""
         pos = self.expect("{", 0, "a JSON object")
         more = self.peek(pos) != "}"
         if not more:
-            pos = self.expect("}", pos, "an entry")
+            return self.expect("}", pos, "an entry"), False
+        return self._unusual(pos) if self.text.startswith(f'"{METADATA_KEY}"', pos) else (pos, True)
+
+    def run(self, pos: int, more: bool) -> None:
+        """Reads every entry from where `begin` stopped; FormatError at the first that is wrong."""
         while more:
             pos, more = self._usual(pos)
             if more:
@@ -121,26 +132,19 @@ class _Walk(JsonText):
     def _usual(self, pos: int) -> tuple[int, bool]:
         """Reads entries while they look as usual -> (where it stopped, whether the object goes on there)."""
         match, text = _USUAL.match, self.text
-        add, shapes = self.entries.append, self._shapes
+        add, kinds = self.entries.append, self._kinds
         while found := match(text, pos):
             name, dtype, dims, begin, end, after = found.groups()
-            known = shapes.get((dtype, dims))
-            if known is None and (known := self._learn(dtype, dims)) is None:
-                return pos, True
-            add((int(begin), int(end), pos, name, dtype, known[0], known[1]))
+            kind = kinds.get((dtype, dims))
+            if kind is None:
+                if (kind := kind_of(dtype, dims)) is None:
+                    return pos, True
+                kinds[dtype, dims] = kind
+            add((int(begin), int(end), pos, name, kind[0], kind[1], kind[2]))
             pos = found.end()
             if after == "}":
                 return pos, False
         return pos, True
-
-    def _learn(self, dtype: str, dims: str) -> tuple[tuple[int, ...], int] | None:
-        if dtype not in ITEMSIZE or not _USUAL_SHAPE.fullmatch(dims):
-            return None
-        shape = tuple(map(int, dims.split(","))) if dims else ()
-        if shape_fault(shape):
-            return None
-        known = self._shapes[dtype, dims] = shape, prod(shape) * ITEMSIZE[dtype]
-        return known
 
     def _unusual(self, pos: int) -> tuple[int, bool]:
         """Reads one entry however it is written -> (position after it, whether more follow)."""

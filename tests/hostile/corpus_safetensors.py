@@ -136,6 +136,9 @@ def _names() -> Iterator[Case]:
     yield Case("name with a NUL", file("a\0b"), "NUL")
     same = json.dumps(entry()).encode()
     yield Case("name twice", safetensors_file(b'{"x":' + same + b',"x":' + same + b"}", bytes(4)), "twice")
+    many = json.dumps({str(n): entry(0, 0, [0], "U8") for n in range(20_000)}, separators=(",", ":")).encode()
+    yield Case("name twice, after many", safetensors_file(many[:-1] + b"," + many[1:]), "twice")
+    yield Case("name cut short, after many", safetensors_file(many[:-1] + b',"'), "")
     empty = json.dumps(entry(0, 0, [0])).encode()
     yield Case("name twice, empty", safetensors_file(b'{"x":' + empty + b',"\\u0078":' + empty + b"}"), "twice")
 
