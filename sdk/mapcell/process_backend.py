@@ -14,15 +14,14 @@ from typing import Literal
 
 import numpy as np
 
-from mapcell_formats.checkpoint import Checkpoint, SourceTensor
 from mapcell_formats.detect import read_checkpoint
 from mapcell_formats.digest import file_identity, provisional_id
 from mapcell_formats.dtypes import ITEMSIZE, numpy_dtype
 from mapcell_formats.gguf_dequantise import dequantised
-from mapcell_formats.layout import cast_dtype
-from mapcell_formats.manifest import Description, Manifest, TensorEntry, encode_manifest
+from mapcell_formats.manifest import Description, TensorEntry
 from mapcell_formats.source import ByteSource, FileSource
 
+from .contents import ReadContents
 from .mapping import Array, Mode, SegmentMap, map_segment, view
 from .opening import open_sources
 from .weights import Weights, select
@@ -31,31 +30,31 @@ from .weights import Weights, select
 class ProcessBacking:
     """Maps of a checkpoint's files in this process, and copies of the tensors that need one.
 
-    Owns `files`, which the checkpoint's sources read, until `close`.
+    `sources` are what the contents' tensors lie in. Owns `files`, which these read, until `close`.
     """
 
     backend: Literal["process"] = "process"
 
-    def __init__(self, checkpoint: Checkpoint, files: Sequence[FileSource], dtype: str | None, mode: Mode) -> None:
+    def __init__(
+        self, contents: ReadContents, sources: Sequence[ByteSource], files: Sequence[FileSource], mode: Mode
+    ) -> None:
         # Not the checkpoint's own sources alone: one that decrypts or inflates has a file behind it.
         self._files = tuple(files)
-        self._tensors = {t.name: t for t in checkpoint.tensors}
-        self._sources = checkpoint.sources
-        self._dtype = dtype
+        self._contents = contents
+        self._sources = sources
         self._mode: Mode = mode
         self._copies: dict[str, Array] = {}
         self._lock = Lock()
-        self._maps = [_map_source(s, mode) for s in checkpoint.sources]
+        self._maps = [_map_source(s, mode) for s in sources]
 
     def array(self, entry: TensorEntry) -> Array:
         """A view of the file where that is possible, else the one copy that this object keeps."""
-        tensor = self._tensors[entry.name]
-        if self._lies_ready(tensor, entry):
+        if self._lies_ready(entry):
             return view(self._maps[entry.segment], entry, self._mode)
         with self._lock:
             copy = self._copies.get(entry.name)
             if copy is None:
-                copy = self._copies[entry.name] = self._copy(tensor, entry)
+                copy = self._copies[entry.name] = self._copy(entry)
         return copy
 
     def newer(self) -> None:
@@ -75,17 +74,13 @@ class ProcessBacking:
         for file in self._files:
             file.close()
 
-    def _lies_ready(self, tensor: SourceTensor, entry: TensorEntry) -> bool:
-        return tensor.dtype == entry.dtype and (
-            entry.nbytes == 0
-            or (
-                len(tensor.extents) == 1
-                and self._maps[entry.segment] is not None
-                and entry.offset % ITEMSIZE[entry.dtype] == 0
-            )
+    def _lies_ready(self, entry: TensorEntry) -> bool:
+        return self._contents.lies_whole(entry) and (
+            entry.nbytes == 0 or (self._maps[entry.segment] is not None and entry.offset % ITEMSIZE[entry.dtype] == 0)
         )
 
-    def _copy(self, tensor: SourceTensor, entry: TensorEntry) -> Array:
+    def _copy(self, entry: TensorEntry) -> Array:
+        tensor = self._contents.tensor(entry)
         array = np.empty(tensor.shape, numpy_dtype(tensor.dtype))
         target, done = array.reshape(-1).view(np.uint8).data, 0
         for extent in tensor.extents:
@@ -99,15 +94,6 @@ class ProcessBacking:
 
 def _map_source(source: ByteSource, mode: Mode) -> SegmentMap | None:
     return map_segment(source.fileno(), source.size, mode, None) if isinstance(source, FileSource) else None
-
-
-def _entry(tensor: SourceTensor, dtype: str | None) -> TensorEntry:
-    first = tensor.extents[0] if tensor.extents else None
-    target = cast_dtype(tensor.dtype, dtype)
-    nbytes = tensor.nbytes // ITEMSIZE[tensor.dtype] * ITEMSIZE[target]
-    return TensorEntry(
-        tensor.name, target, tensor.shape, first.source if first else 0, first.offset if first else 0, nbytes
-    )
 
 
 def attach_in_process(
@@ -127,13 +113,12 @@ def attach_in_process(
         checkpoint = read_checkpoint(sources, key=key, mode=cipher)
         if dtype:
             checkpoint = dequantised(checkpoint)
-        entries = [_entry(t, dtype) for t in checkpoint.tensors]
         about = Description(provisional_id(identities), "mapped", checkpoint.format, False, checkpoint.metadata)
-        manifest = Manifest(encode_manifest(about, [s.size for s in checkpoint.sources], entries))
-        selected = select(manifest, keys, prefix)
-        backing = ProcessBacking(checkpoint, sources, dtype, mode)
+        contents = ReadContents(about, checkpoint.tensors, dtype)
+        selected = select(contents, keys, prefix)
+        backing = ProcessBacking(contents, checkpoint.sources, sources, mode)
     except BaseException:
         for source in sources:
             source.close()
         raise
-    return Weights(manifest, backing, name=Path(path).name, source=path, selected=selected)
+    return Weights(contents, backing, name=Path(path).name, source=path, selected=selected)

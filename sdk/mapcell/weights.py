@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, overloa
 
 from mapcell_formats.digest import PREFIX
 from mapcell_formats.errors import BindError, MapcellError, NotFound
-from mapcell_formats.manifest import NO_DIGEST, Description, Manifest, TensorEntry, near
+from mapcell_formats.manifest import NO_DIGEST, Description, TensorEntry, near
 from mapcell_formats.record import Record
 
 if TYPE_CHECKING:
+    from .contents import Contents
     from .mapping import Array
 
 
@@ -39,7 +40,7 @@ class Backing(Protocol):
         ...
 
 
-def select(manifest: Manifest, keys: tuple[str, ...] | None, prefix: str) -> frozenset[str] | None:
+def select(manifest: Contents, keys: tuple[str, ...] | None, prefix: str) -> frozenset[str] | None:
     """The names that `keys` and `prefix` choose, None for all. NotFound with near names for a key that is missing.
 
     A key that does not begin with `prefix` is not looked for: the daemon has staged none.
@@ -73,7 +74,7 @@ class Weights(Mapping[str, "Array"]):
 
     def __init__(
         self,
-        manifest: Manifest,
+        manifest: Contents,
         backing: Backing,
         *,
         name: str,

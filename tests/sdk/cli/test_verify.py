@@ -10,6 +10,7 @@ import pytest
 from blake3 import blake3
 
 from mapcell import daemon_backend
+from mapcell.contents import ReadContents
 from mapcell.process_backend import ProcessBacking
 from mapcell.weights import Weights
 from mapcell_formats.detect import read_checkpoint
@@ -161,7 +162,8 @@ def test_lent_bytes_that_are_damaged(cli: Cli, checkpoint: Path, monkeypatch: py
         digests = [b"\1" * 32 if t.name == "ids" else bytes(32) for t in found.tensors]
         about = Description("blake3:" + "0" * 64, "sealed", "safetensors", True, found.metadata)
         manifest = Manifest(encode_manifest(about, [source.size], entries, digests))
-        return Weights(manifest, ProcessBacking(found, [source], None, "r"), name="m", source=None)
+        backing = ProcessBacking(ReadContents(about, found.tensors, None), found.sources, [source], "r")
+        return Weights(manifest, backing, name="m", source=None)
 
     monkeypatch.setattr(daemon_backend, "attach_name", attach)
     ran = cli("verify", "m", "--json")
