@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, overload
 
 from mapcell_formats.digest import PREFIX
@@ -225,7 +225,8 @@ class Weights(Mapping[str, "Array"]):
         """Ends this object's hold; a second call does nothing. Arrays that were handed out stay valid."""
         backing, self._backing = self._backing, None
         if backing is not None:
-            self._array = self._refuse
+            # Not a method of this object's, which it would keep alive until the garbage collector comes.
+            self._array = partial(_refuse, self.name)
             backing.close()
 
     def __enter__(self) -> Self:
@@ -242,14 +243,16 @@ class Weights(Mapping[str, "Array"]):
 
     def _open(self) -> Backing:
         if self._backing is None:
-            raise self._closed()
+            raise _closed(self.name)
         return self._backing
 
-    def _refuse(self, entry: TensorEntry) -> Array:
-        raise self._closed()
 
-    def _closed(self) -> MapcellError:
-        return MapcellError(f"these weights of {self.name!r} were closed; attach again")
+def _closed(name: str) -> MapcellError:
+    return MapcellError(f"these weights of {name!r} were closed; attach again")
+
+
+def _refuse(name: str, entry: TensorEntry) -> Array:
+    raise _closed(name)
 
 
 class _Items(ItemsView[str, "Array"]):

@@ -164,10 +164,10 @@ print(json.dumps([after[0] - before[0], after[1] - before[1], touched[1] - after
 """
 
 
-@pytest.mark.parametrize(("name", "each", "manifest"), [("big", 2, 4096), ("many", 3, 1 << 20)])
+@pytest.mark.parametrize(("name", "each", "manifest"), [("few", 2, 4096), ("big", 1, 4096), ("many", 3, 1 << 20)])
 def test_descriptors_and_bytes(daemon: DaemonProcess, name: str, each: int, manifest: int) -> None:
-    """A lease is a descriptor, and one for the segment's map, and one for the manifest unless it is small enough to be
-    read at once; no byte of the model is read."""
+    """A lease is a descriptor; so is Python's map of a segment, unless it is large and put in a place; and a manifest,
+    unless it is small and read at once. No byte of the model is read."""
     command = [sys.executable, "-c", DESCRIPTORS, name]
     ran = subprocess.run(command, env=daemon.env(), capture_output=True, text=True, check=True, timeout=60)
     descriptors, read, touched, threads, heavy = json.loads(ran.stdout)

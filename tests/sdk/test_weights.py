@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 import mapcell
 from mapcell.weights import Weights
+from mapcell_formats.errors import MapcellError
 from support.checkpoints import write_safetensors
 
 ARRAYS = {f"block.{n}.weight": np.full((2, 3), n, np.float32) for n in range(20)}
@@ -42,3 +45,22 @@ def test_items_after_closing(file: Path) -> None:
     weights.close()
     with pytest.raises(mapcell.MapcellError, match="were closed"):
         list(items)
+
+
+def test_closed_weights_go_at_once(tmp_path: Path) -> None:
+    """Closed or not, Weights go with their last reference: what they hold does not wait for the garbage collector."""
+    path = write_safetensors(tmp_path / "x.safetensors", {"a": np.ones(3, np.float32)})
+    gc.disable()
+    try:
+        for closed in (True, False):
+            weights = mapcell.attach(path, daemon="never")
+            assert weights["a"].sum() == 3
+            if closed:
+                weights.close()
+                with pytest.raises(MapcellError, match="were closed"):
+                    weights["a"]
+            held = weakref.ref(weights)
+            del weights
+            assert held() is None
+    finally:
+        gc.enable()
