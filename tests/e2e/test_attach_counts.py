@@ -28,8 +28,10 @@ ROUNDS = 40
 # A worker's: connect, ask, receive; read the manifest; map the segment, with Python's fstat and dup; and let go of all.
 # Room for two more, which NumPy or the allocator may need now and then.
 WORKER_CALLS = 17
-# Of guarded files a thread looks out for the daemon's word: one call to begin with it, and one to end.
+# Of guarded files a thread looks out for the daemon's word: one call to begin with it, and one to end. Under strace a round
+# takes so long that the thread may end and begin anew a few times, which is some dozen calls each.
 LISTENING_CALLS = 2
+THREADS_CALLS = 100
 # The daemon's: wait, accept, who it is, the request, a fresh description of each descriptor, the grant, and the end.
 DAEMON_CALLS = 20
 MODELS = {"few": 10, "many": 5_000, "big": 10, "file": 10}
@@ -114,11 +116,11 @@ def test_system_calls_of_a_worker(daemon: DaemonProcess, tmp_path: Path, name: s
         process.communicate("\n", timeout=30)
         counted.append(calls(trace))
     more = counted[1] - counted[0]
-    most = WORKER_CALLS + (LISTENING_CALLS if name == "file" else 0)
-    # A few wake-ups of the listening thread are the whole run's.
-    assert more.total() <= most * ROUNDS, more
-    # That thread is told of a lease's end at most now and then.
-    assert more["write"] <= 5, more
+    most = WORKER_CALLS * ROUNDS + (LISTENING_CALLS * ROUNDS + THREADS_CALLS if name == "file" else 0)
+    # Who waits for the interpreter's lock is chance.
+    assert more.total() - more["futex"] <= most, more
+    # That thread is not told of each lease's end.
+    assert more["write"] <= ROUNDS // 4, more
     # Nobody is polled for, and nobody is asked twice.
     assert more["poll"] <= 2
     assert (more["connect"], more["socket"], more["recvmsg"]) == (ROUNDS, ROUNDS, ROUNDS)

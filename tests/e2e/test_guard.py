@@ -478,6 +478,6 @@ def test_not_every_map_can_be_replaced(daemon: DaemonProcess, tmp_path: Path) ->
     weights = guarded(tmp_path / "m", 1)
     segment = weights["t0"].base
     assert isinstance(segment, SegmentMap)
-    with pytest.raises(OSError, match="mapping over a file"):
+    with pytest.raises(OSError, match="mapping at an address"):
         segment.replace(-1)
     assert number_of(weights) == 1
