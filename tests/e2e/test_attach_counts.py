@@ -28,8 +28,8 @@ ROUNDS = 40
 # A worker's: connect, ask, receive; read the manifest; map the segment, with Python's fstat and dup; and let go of all.
 # Room for two more, which NumPy or the allocator may need now and then.
 WORKER_CALLS = 17
-# Of guarded files a thread looks out for the daemon's word: one call to begin with it, and one to end. Under strace a round
-# takes so long that the thread may end and begin anew a few times, which is some dozen calls each.
+# Of guarded files a thread looks out for the daemon's word: one call to begin with it, and one to end. Under strace a
+# round takes so long that the thread may end and begin anew a few times, which is some dozen calls each.
 LISTENING_CALLS = 2
 THREADS_CALLS = 100
 # The daemon's: wait, accept, who it is, the request, a fresh description of each descriptor, the grant, and the end.
