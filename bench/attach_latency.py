@@ -1,6 +1,6 @@
 """How long until a few tensors of a model are arrays, by number of tensors and by size.
 
-    python bench/attach_latency.py [--tensors 10 1000 100000] [--mib 8 8192] [--asked 10] [--rounds 200]
+    python bench/attach_latency.py [--tensors 10 1000 100000] [--mib 8 8192] [--asked 10] [--rounds 1000]
 
 Each repetition opens the checkpoint (or attaches to it), finds `--asked` tensors by name and has each as an array or
 torch tensor; none of their elements is read. Files are warm in the page cache. What each way does:
@@ -42,7 +42,7 @@ from models import Array, Shape, npy_files, safetensors_file, torch_file
 # With this many tensors the size is varied, with this size the number.
 USUAL_TENSORS = 1000
 USUAL_MIB = 64
-BURST = 20
+BURST = 50
 
 
 class LeftOut(Exception):
@@ -246,7 +246,7 @@ def main() -> None:
     arguments.add_argument("--tensors", type=int, nargs="+", default=[10, 1000, 10_000, 100_000])
     arguments.add_argument("--mib", type=int, nargs="+", default=[8, 8192])
     arguments.add_argument("--asked", type=int, default=10)
-    arguments.add_argument("--rounds", type=int, default=200)
+    arguments.add_argument("--rounds", type=int, default=1000)
     arguments.add_argument("--limit", type=float, default=1.0, help="seconds after which a way sits out in a case")
     arguments.add_argument("--written", type=int, default=256, help="MiB that joblib and Ray may write")
     arguments.add_argument("--most", type=int, default=10_000, help="tensors that torch, joblib and Ray may write")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -22,6 +23,9 @@ from mapcelld.memfd import HUGE_PAGE
 
 _MADV_COLLAPSE = 25
 _PROT_NONE, _MAP_FIXED = 0, 0x10
+# Clearing a gigabyte takes a fifth of a second. A host that has to move other pages out of the way first, or to ask its
+# own host for memory, may take many times as long: what is not there by then lies in small pages.
+_SECONDS, _SECONDS_FOR_EACH_BYTE = 0.2, 1 / (1 << 30)
 _FAILED = ctypes.c_void_p(-1).value
 
 
@@ -38,8 +42,8 @@ def _libc() -> Any:
 def gather(fd: int, nbytes: int) -> int:
     """Has the first `nbytes` of the empty memfd `fd` (not consumed) lie in huge pages; what is left over does not.
 
-    How many bytes do: fewer than could when the kernel has no more memory in one piece, 0 where it does not know how.
-    StagingFailed when there is no memory at all.
+    How many bytes do: fewer than could when the kernel has no more memory in one piece or takes too long to make room,
+    0 where it does not know how. StagingFailed when there is no memory at all.
     """
     whole = nbytes // HUGE_PAGE * HUGE_PAGE
     if not whole:
@@ -60,12 +64,13 @@ def gather(fd: int, nbytes: int) -> int:
 
 def _gather(fd: int, start: int, whole: int) -> int:
     workers = filling.threads()
+    until = time.monotonic() + _SECONDS + whole * _SECONDS_FOR_EACH_BYTE
 
     def work(first: int) -> int:
         done = 0
         for offset in range(first, whole, workers * HUGE_PAGE):
             memfd.write(fd, offset, b"\0")
-            if _libc().madvise(start + offset, HUGE_PAGE, _MADV_COLLAPSE) != 0:
+            if time.monotonic() > until or _libc().madvise(start + offset, HUGE_PAGE, _MADV_COLLAPSE) != 0:
                 break
             done += HUGE_PAGE
         return done

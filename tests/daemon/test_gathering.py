@@ -90,3 +90,11 @@ def test_what_cannot_be_written(memory: int) -> None:
     memfd.seal(memory)
     with pytest.raises(StagingFailed):
         gathering.gather(memory, HUGE_PAGE)
+
+
+def test_no_longer_than_it_may(memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the time is over, what is left stays in small pages, and nothing else is different."""
+    monkeypatch.setattr(gathering, "_SECONDS", -1.0)
+    monkeypatch.setattr(gathering, "_SECONDS_FOR_EACH_BYTE", 0.0)
+    assert gathering.gather(memory, os.fstat(memory).st_size) == 0
+    assert not any(os.pread(memory, os.fstat(memory).st_size, 0))
