@@ -62,6 +62,7 @@ class Way:
     task: str
     parent: bool = False
     copies: bool = False
+    casts: bool = False
     daemon: str = ""
 
 
@@ -71,7 +72,7 @@ WAYS = {
     "mapcell": Way("mapcell", daemon="off"),
     "mapcell, huge pages": Way("mapcell", daemon="try"),
     "safetensors numpy": Way("private", copies=True),
-    "safetensors torch": Way("mapped"),
+    "safetensors torch": Way("mapped", casts=True),
     "torch share_memory_": Way("shared", parent=True),
     "fork after load": Way("forked", parent=True),
 }
@@ -177,9 +178,10 @@ def lender(way: Way, task: dict[str, Any], place: Path, group: ControlGroup | No
         yield family(daemon.pid)
 
 
-def refuse(way: Way, workers: int, nbytes: int) -> None:
+def refuse(way: Way, workers: int, task: dict[str, Any]) -> None:
     """Raises MemoryError when the machine cannot hold so many copies beside what it has to do."""
-    needed = nbytes * workers if way.copies else 2 * nbytes
+    copies = way.copies or (way.casts and task["dtype"] is not None)
+    needed = task["nbytes"] * (workers if copies else 2)
     if needed > memory_available() * _SHARE:
         raise MemoryError(f"{workers} workers would take {needed // MIB} MiB, more than this machine can spare")
 
@@ -192,12 +194,12 @@ def measure_way(
     done: list[int] = []
     before = memory_available()
     try:
-        refuse(way, 1, task["nbytes"])
+        refuse(way, 1, task)
         with control_group() as group, lender(way, asked := dict(task), place, group) as daemon:
             crew = Crew(way, asked, group)
             try:
                 for count in steps:
-                    refuse(way, count - len(done), task["nbytes"])
+                    refuse(way, count - len(done), task)
                     pids = crew.grow(count)
                     found = figures(pids, [*daemon, *crew.parent()])
                     host = before - memory_available()
