@@ -24,8 +24,9 @@ from mapcelld.memfd import HUGE_PAGE
 _MADV_COLLAPSE = 25
 _PROT_NONE, _MAP_FIXED = 0, 0x10
 # Clearing a gigabyte takes a fifth of a second. A host that has to move other pages out of the way first, or to ask its
-# own host for memory, may take many times as long: what is not there by then lies in small pages.
-_SECONDS, _SECONDS_FOR_EACH_BYTE = 0.2, 1 / (1 << 30)
+# own host for memory, may take many times as long: what is not there by then lies in small pages. Meanwhile the stager
+# says nothing, and the daemon gives one up that says nothing for long.
+_SECONDS, _SECONDS_FOR_EACH_BYTE, MOST_SECONDS = 0.2, 1 / (1 << 30), 20.0
 _FAILED = ctypes.c_void_p(-1).value
 
 
@@ -64,7 +65,7 @@ def gather(fd: int, nbytes: int) -> int:
 
 def _gather(fd: int, start: int, whole: int) -> int:
     workers = filling.threads()
-    until = time.monotonic() + _SECONDS + whole * _SECONDS_FOR_EACH_BYTE
+    until = time.monotonic() + min(_SECONDS + whole * _SECONDS_FOR_EACH_BYTE, MOST_SECONDS)
 
     def work(first: int) -> int:
         done = 0

@@ -16,14 +16,12 @@ import select
 import socket
 from collections import Counter
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from mapcell_formats import messages, wire
 from mapcell_formats.errors import MapcellError, ProtocolError
-from mapcell_formats.messages import Attach, Extend, Extended, Grant, Present, Redeem, Refused, Remap, Remapped
-from mapcelld import channel
+from mapcell_formats.messages import Attach, Extend, Extended, Present, Refused, Remap, Remapped
+from mapcelld import channel, wording
 from mapcelld.connections import Connection, Recall, Right, Rules
 from mapcelld.figures import Histogram
 from mapcelld.in_flight import InFlight
@@ -39,8 +37,6 @@ _BACKLOG = 4096
 _PAUSE_SECONDS = 0.1
 # A client that queued more than this before it was let go is no client of ours: it sees its connection reset.
 _MAX_UNREAD = 16
-# So many requests and grants are remembered, of requests those up to so many bytes.
-_REMEMBERED, _SHORT = 256, 512
 
 
 class HandleDesk:
@@ -91,10 +87,16 @@ class HandleDesk:
         return self._waiting[uid]
 
     def watch(self, connection: Connection) -> None:
-        """Looks out for the client's end, or for its next message."""
-        if connection in self._connections and connection.fd not in self._watched:
-            self._watched[connection.fd] = connection
+        """Looks out for the client's end, or for its next message. One that cannot be watched is let go."""
+        if connection not in self._connections or connection.fd in self._watched:
+            return
+        try:
             self._epoll.register(connection.fd, select.EPOLLIN)
+        except OSError as exc:
+            log.warning("cannot watch: pid=%d error=%r", connection.peer.pid, str(exc))
+            self.drop(connection)
+            return
+        self._watched[connection.fd] = connection
 
     def _ignore(self, connection: Connection) -> None:
         if self._watched.pop(connection.fd, None) is not None:
@@ -125,7 +127,7 @@ class HandleDesk:
             name = self._rules.name(connection.intent, version)
             connection.guarded = version.guarded
             sizes = tuple([s.nbytes for s in version.segments])
-            payload = _grant(name, version.id, version.manifest.nbytes, sizes, connection.guarded)
+            payload = wording.granted(name, version.id, version.manifest.nbytes, sizes, connection.guarded)
             fds: list[int] = []
             try:
                 for segment in (version.manifest, *version.segments):
@@ -317,7 +319,7 @@ class HandleDesk:
     def _redeem(self, connection: Connection, payload: bytes) -> None:
         connection.redeemed = True
         try:
-            message = _asked(payload) if len(payload) <= _SHORT else _read(payload)
+            message = wording.asked(payload, connection.peer.uid)
             if isinstance(message, Attach):
                 right = self._rules.attach(message, connection.peer)
             else:
@@ -333,7 +335,8 @@ class HandleDesk:
                 self.grant(connection, right.version)
             elif right.plan is not None:
                 self.watch(connection)
-                self._stage(right, connection, None)
+                if connection in self._connections:
+                    self._stage(right, connection, None)
         except MapcellError as exc:
             self.refuse(connection, exc)
 
@@ -349,20 +352,6 @@ class HandleDesk:
             self._waiting[connection.peer.uid] -= 1
             if not self._waiting[connection.peer.uid]:
                 del self._waiting[connection.peer.uid]
-
-
-def _read(payload: bytes) -> Attach | Redeem:
-    message: Attach | Redeem = wire.decode(payload, messages.REDEMPTIONS)[1]
-    return message
-
-
-# Workers of one kind ask for the same, in the same words, and are answered in the same words.
-_asked = lru_cache(maxsize=_REMEMBERED)(_read)
-
-
-@lru_cache(maxsize=_REMEMBERED)
-def _grant(*fields: Any) -> bytes:
-    return wire.encode(Grant(*fields))
 
 
 def _empty(sock: socket.socket) -> None:

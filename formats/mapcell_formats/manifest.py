@@ -317,14 +317,15 @@ class Manifest:
     def _guess(self, checksum: int) -> int:
         """Where a record with that checksum begins, if one lies where the checksum tells; else -1."""
         first, last = _INDEX.unpack_from(self._fan, checksum >> 24 << 2)
-        if (count := min(last, self._count) - first) > _FEW:
+        last = min(last, self._count)
+        if (count := last - first) > _FEW:
             middle = first + ((checksum & 0xFFFFFF) * count >> 24)
             # Three times the standard deviation of where the middle one of so many evenly spread checksums lies.
             spread = 3 * isqrt(count) // 2 + 1
-            first, count = max(middle - spread, first), 2 * spread
-        elif count <= 0:
+            first, last = max(middle - spread, first), min(middle + spread, last)
+        if last <= first:
             return -1
-        window = self._read(self._index + _INDEX.size * first, _INDEX.size * count)
+        window = self._read(self._index + _INDEX.size * first, _INDEX.size * (last - first))
         wanted = checksum.to_bytes(4, "little")
         at = window.find(wanted)
         while at % _INDEX.size and at >= 0:

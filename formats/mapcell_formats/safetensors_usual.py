@@ -21,6 +21,8 @@ from .table import Kind, TensorTable
 
 # Characters that are cut at once: fields that stay in the cache are a sixth faster.
 _PIECE = 1 << 16
+# No usual entry is longer: where none ends within so many characters more, nothing is as usual.
+_LONGEST = 1 << 14
 # What cutting gives for each entry: what stands before it, its name, dtype with dimensions, beginning and end.
 _FIELDS = 5
 _SHAPE = re.compile(r"(?:(?:0|[1-9][0-9]{0,17})(?:, ?(?:0|[1-9][0-9]{0,17})){0,31})?")
@@ -45,8 +47,10 @@ def usual_tensors(text: str, pos: int, start: int, nbytes: int, most: int) -> Te
     columns = _Columns()
     more = True
     while more:
-        found = text.find(between, pos + _PIECE)
+        found = text.find(between, pos + _PIECE, pos + _PIECE + _LONGEST)
         more = found >= 0
+        if not more and len(text) - pos > _PIECE + _LONGEST:
+            return None
         stop = found + len(between) if more else len(text)
         parts = _entry(blank).split(text[pos:stop])
         whole = not parts[0] and parts[-1].rstrip(BLANKS) == ('"' if more else "}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Protocol, Self
+from typing import NoReturn, Protocol, Self
 
 from .errors import FormatError, StagingFailed
 
@@ -87,6 +87,10 @@ class FileSource:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def __reduce__(self) -> NoReturn:
+        # A copy would close the same descriptor a second time, which may be somebody else's by then.
+        raise TypeError(f"{self.path}: an open file cannot be copied or pickled")
 
     def __del__(self) -> None:
         self.close()

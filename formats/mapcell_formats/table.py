@@ -7,7 +7,6 @@ collector walks through again whenever they have become more. Strings and intege
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from itertools import repeat
 from operator import itemgetter, sub
 from typing import Any, NamedTuple, overload
@@ -40,6 +39,9 @@ class TensorTable(Sequence[SourceTensor]):
         self._start = start
         self._kinds = kinds
         self._ends = ends
+        # Not functools.cached_property: in Python 3.11 it has one lock for all, which a child may inherit taken.
+        self._made: tuple[SourceTensor, ...] | None = None
+        self._listed: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self._kinds)
@@ -79,12 +81,19 @@ class TensorTable(Sequence[SourceTensor]):
             offsets = [offset if size else 0 for offset, size in zip(offsets, nbytes, strict=True)]
         return offsets, nbytes
 
-    @cached_property
+    @property
     def _names(self) -> Sequence[str]:
-        return tuple(self.numbers)
+        if self._listed is None:
+            self._listed = tuple(self.numbers)
+        return self._listed
 
-    @cached_property
+    @property
     def _tensors(self) -> tuple[SourceTensor, ...]:
+        if self._made is None:
+            self._made = self._all()
+        return self._made
+
+    def _all(self) -> tuple[SourceTensor, ...]:
         offsets, nbytes = self._places()
         extents: Iterable[tuple[Extent, ...]] = zip(map(_new, repeat(Extent), zip(repeat(0), offsets, nbytes)))
         if 0 in nbytes:

@@ -105,7 +105,7 @@ def _asking(
 
 
 # What a worker asks for, it asks for again: the same model, or its newer versions.
-_question = lru_cache(maxsize=16)(_asking)
+_question = lru_cache(maxsize=16, typed=True)(_asking)
 
 
 def attach_path(

@@ -9,7 +9,7 @@ import time
 from array import array
 from collections.abc import Callable, Sequence
 from threading import Lock
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 from weakref import WeakSet
 
 from mapcell_formats import messages, wire
@@ -73,6 +73,10 @@ class Lease:
 
     def _look_out(self) -> None:
         KEEPER.watch(self)
+
+    def __reduce__(self) -> NoReturn:
+        # A copy would close the same descriptor a second time, which may be somebody else's by then.
+        raise TypeError("a lease cannot be copied or pickled; attach again")
 
     def __del__(self) -> None:
         self.close()

@@ -255,6 +255,9 @@ class _Ears:
             self._lingers = False
 
     def _pause(self) -> float:
+        # The last one may have gone, and not have rung, while something was heard that it had to say.
+        if self.idle():
+            return 0
         if not self._astray:
             return -1
         return max(min(a.again for a in self._astray) - time.monotonic(), 0)

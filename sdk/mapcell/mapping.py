@@ -7,7 +7,7 @@ import mmap
 import os
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
@@ -95,6 +95,10 @@ class ManifestFile:
         """`nbytes` at `offset`, fewer where it ends before."""
         return os.pread(self._fd, nbytes, offset)
 
+    def __reduce__(self) -> NoReturn:
+        # A copy would close the same descriptor a second time, which may be somebody else's by then.
+        raise TypeError("a manifest's descriptor cannot be copied or pickled")
+
     def __del__(self) -> None:
         os.close(self._fd)
 
@@ -119,11 +123,19 @@ def map_memory(fd: int, nbytes: int, mode: Mode, lease: object) -> SegmentMap | 
     """
     if nbytes < _ALIGNED_BYTES:
         return map_segment(fd, nbytes, mode, lease)
+    # As Python's own map looks first: it may be a file after all, that nobody could guard.
+    if (size := os.fstat(fd).st_size) < nbytes:
+        raise ValueError(f"{nbytes} bytes are to be mapped, and there are {size}")
     # Room for the place, which is this map's own until its end; it takes no memory.
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
     segment = SegmentMap(-1, nbytes + _HUGE_PAGE, flags=flags, prot=_MANNERS[mode][1])
     segment.lease, segment.nbytes = lease, nbytes
-    segment.align(fd, mode)
+    try:
+        segment.align(fd, mode)
+    except BaseException:
+        # At once: the kernel may have taken the place's middle away before it refused.
+        segment.close()
+        raise
     return segment
 
 

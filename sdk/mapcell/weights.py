@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, Mapping
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, overload
 
 from mapcell_formats.digest import PREFIX
@@ -90,14 +90,20 @@ class Weights(Mapping[str, "Array"]):
         self._known: dict[str, TensorEntry] = {}
         self._complete = False
         self._viewed: dict[str, int] = {}
+        self._told: Description | None = None
+        self._metadata: dict[str, str] | None = None
         self.name = name
         self.source = source
         self.version = version or self._about.version
         self.backend = backing.backend
 
-    @cached_property
+    @property
     def _about(self) -> Description:
-        return self._manifest.description()
+        # Not functools.cached_property: in Python 3.11 it has one lock for all, which a child may inherit taken.
+        about = self._told
+        if about is None:
+            about = self._told = self._manifest.description()
+        return about
 
     @property
     def verified(self) -> bool:
@@ -114,10 +120,12 @@ class Weights(Mapping[str, "Array"]):
         """The name of the checkpoint's format."""
         return self._about.format
 
-    @cached_property
+    @property
     def metadata(self) -> dict[str, str]:
         """The checkpoint's own strings."""
-        return dict(self._about.metadata)
+        if self._metadata is None:
+            self._metadata = dict(self._about.metadata)
+        return self._metadata
 
     def entry(self, name: str) -> TensorEntry:
         """Where the tensor lies. NotFound with near names when there is none of that name."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mapcell_formats.errors import StagingFailed
-from mapcelld import gathering, memfd
+from mapcelld import gathering, memfd, staging
 from mapcelld.memfd import HUGE_PAGE
 
 COUNT = 4
@@ -98,3 +98,5 @@ def test_no_longer_than_it_may(memory: int, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(gathering, "_SECONDS_FOR_EACH_BYTE", 0.0)
     assert gathering.gather(memory, os.fstat(memory).st_size) == 0
     assert not any(os.pread(memory, os.fstat(memory).st_size, 0))
+    # A stager that says nothing for that long is given up.
+    assert gathering.MOST_SECONDS <= staging.STALL_SECONDS / 2

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
+import pickle
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -132,3 +134,38 @@ def test_manifest_file() -> None:
     del file
     with pytest.raises(OSError, match="descriptor"):
         os.fstat(fd)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps], ids=lambda f: f.__name__)
+def test_a_descriptor_is_not_copied(copied: Callable[[object], object]) -> None:
+    """Whoever copies what owns a descriptor is told, and the descriptor stays open."""
+    fd = os.memfd_create("manifest", os.MFD_CLOEXEC)
+    os.write(fd, b"0123456789")
+    file = ManifestFile(fd, 10)
+    with pytest.raises(TypeError, match="descriptor"):
+        copied(file)
+    gc.collect()
+    assert file.read(0, 2) == b"01"
+
+
+@pytest.mark.parametrize("make", [map_segment, map_memory])
+def test_too_short(make: Map) -> None:
+    """What is shorter than it has to be is refused when it is mapped, not when it is looked at."""
+    fd = memory(LARGE - 4096)
+    with pytest.raises(ValueError, match=r"size|bytes"):
+        make(fd, LARGE, "r", None)
+    os.close(fd)
+
+
+def test_a_place_is_given_back(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the kernel maps nothing into it, the room goes at once, while somebody still holds the error."""
+    before = Path("/proc/self/statm").read_text().split()[0]
+
+    def refuse(*_: object) -> None:
+        raise OSError("no memory")
+
+    monkeypatch.setattr(SegmentMap, "align", refuse)
+    with pytest.raises(OSError, match="no memory") as error:
+        map_memory(large, LARGE, "c", None)
+    assert int(Path("/proc/self/statm").read_text().split()[0]) - int(before) < LARGE // 4096
+    assert error.value

@@ -19,7 +19,7 @@ import numpy as np
 from mapcell_formats.errors import DeviceFailed
 from mapcell_formats.layout import ALIGNMENT
 
-from ..mapping import Array
+from ..mapping import Array, SegmentMap
 from .driver import Driver
 from .plan import Chunk, Piece
 
@@ -180,7 +180,9 @@ class Registered:
         if found is None:
             raise DeviceFailed("only a read-only map can be page-locked where it lies; use strategy='ring'")
         segment, address = found
-        whole = np.frombuffer(segment, np.uint8)
+        # What lies around the segment in its map is no memory that could be locked.
+        begin, nbytes = (segment.start, segment.nbytes) if isinstance(segment, SegmentMap) else (0, len(segment))
+        whole = np.frombuffer(segment, np.uint8, nbytes, begin)
         base, end = whole.ctypes.data, whole.ctypes.data + len(whole)
         copies, start, stop = [], address + piece.start, address + piece.start + piece.nbytes
         while start < stop:
