@@ -152,7 +152,7 @@ def figures(pids: Sequence[int], keepers: Sequence[int]) -> dict[str, int]:
         "rss": sum(m.rss for m in held),
         "hugetlb": sum(m.hugetlb for m in held),
         "page_tables": sum(map(page_tables, pids)),
-        "keeper": sum(memory_of(pid).pss for pid in keepers),
+        "keeper": sum(map(held_by, keepers)),
     }
 
 
@@ -176,6 +176,14 @@ def lender(way: Way, task: dict[str, Any], place: Path, group: ControlGroup | No
         task["dtype"] = None
         eventually(lambda: not stagers(daemon.pid))
         yield family(daemon.pid)
+
+
+def held_by(pid: int) -> int:
+    """The Pss of a process; nothing once it has ended, as the daemon's helpers do that look after files."""
+    try:
+        return memory_of(pid).pss
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def refuse(way: Way, workers: int, task: dict[str, Any]) -> None:
