@@ -16,6 +16,9 @@ torch tensor; none of their elements is read. Files are warm in the page cache. 
     shared_memory          multiprocessing.shared_memory by name, with a pickled table of names in front
     Ray                    ray.get of a dict of arrays in the object store, connected
 
+In the end models of different sizes and numbers of tensors take turns with one another, mapcell alone: minutes lie
+between the cases above, and a machine is not the same then.
+
 Models are sparse: their bytes were never written. joblib and Ray know nothing sparse, so they take part up to
 `--written` MiB; torch and joblib up to `--most` tensors, since they need minutes to write more.
 """
@@ -52,12 +55,13 @@ class LeftOut(Exception):
 class Ways:
     """One model, and each way to its tensors: a method prepares it and gives what is repeated."""
 
-    def __init__(self, place: Path, shape: Shape, asked: int, limits: tuple[int, int]) -> None:
+    def __init__(self, place: Path, shape: Shape, asked: int, limits: tuple[int, int], name: str = "model") -> None:
         self._place = place
+        self._name = name
         self._shape = shape
         self._asked = shape.asked(asked)
         self._written, self._most = limits
-        self._path = safetensors_file(place / "model.safetensors", shape)
+        self._path = safetensors_file(place / f"{name}.safetensors", shape)
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Ways:
@@ -69,7 +73,7 @@ class Ways:
     def all(self) -> Mapping[str, Callable[[], Repetition]]:
         """Every way by its name."""
         return {
-            "mapcell": self._mapcell,
+            "mapcell": self.mapcell,
             "mapcell, connecting": self._connecting,
             "mapcell, no daemon": self._in_process,
             "safetensors numpy": lambda: self._safetensors("numpy"),
@@ -81,16 +85,17 @@ class Ways:
             "Ray": self._ray,
         }
 
-    def _mapcell(self) -> Repetition:
+    def mapcell(self) -> Repetition:
+        """Through a daemon, to which this process is connected."""
         attach_path(
-            str(self._path), dtype=None, keys=None, prefix="", mode="r", timeout=60, name="model", residence="mapped"
+            str(self._path), dtype=None, keys=None, prefix="", mode="r", timeout=60, name=self._name, residence="mapped"
         )
-        self._stack.callback(lambda: CONNECTIONS.client().ask(Unload("model"), 10, repeat=False))
-        return lambda: self._chosen(mapcell.attach("model", daemon="require"))
+        self._stack.callback(lambda: CONNECTIONS.client().ask(Unload(self._name), 10, repeat=False))
+        return lambda: self._chosen(mapcell.attach(self._name, daemon="require"))
 
     def _connecting(self) -> Repetition:
         def repetition() -> object:
-            return self._chosen(mapcell.attach("model", daemon="require"))
+            return self._chosen(mapcell.attach(self._name, daemon="require"))
 
         return Fresh(repetition)
 
@@ -222,6 +227,25 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[int, int]]:
         yield USUAL_TENSORS, mib
 
 
+def in_turns(options: argparse.Namespace) -> list[Row]:
+    """Attaching to the smallest and the largest model, and to the ones of fewest and most tensors, in turns."""
+    if options.only is not None and "mapcell" not in options.only:
+        return []
+    extremes = dict.fromkeys(
+        [(USUAL_TENSORS, min(options.mib)), (USUAL_TENSORS, max(options.mib)), max(cases(options))]
+    )
+    with folder(options.folder) as place, contextlib.ExitStack() as stack:
+        makers = {}
+        for number, (tensors, mib) in enumerate(extremes):
+            shape = Shape(tensors, mib * MIB)
+            limits = (options.written, options.most)
+            ways = stack.enter_context(Ways(place, shape, options.asked, limits, f"model-{number}"))
+            makers[f"{tensors:,} tensors, {mib:,} MiB"] = ways.mapcell
+        case = {"what": "in turns", "asked": options.asked}
+        found = compare(case, makers, options.rounds, burst=BURST, limit=options.limit)
+    return [each | {"case": each["case"] | {"model": each["way"]}, "way": "mapcell"} for each in found]
+
+
 def measure(options: argparse.Namespace) -> list[Row]:
     """Every case in turn, with one daemon."""
     rows: list[Row] = []
@@ -234,6 +258,7 @@ def measure(options: argparse.Namespace) -> list[Row]:
                 ):
                     case = {"tensors": tensors, "mib": mib, "asked": options.asked}
                     rows += compare(case, ways.all(), options.rounds, options.only, burst=BURST, limit=options.limit)
+            rows += in_turns(options)
     finally:
         if "ray" in sys.modules:
             sys.modules["ray"].shutdown()

@@ -265,6 +265,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
     "attach-size": lambda r: pivot(
         r, "attach_latency", "mib", "ms, p50 / p99, by size", milliseconds, " MiB", tensors=1000
     ),
+    "attach-turns": lambda r: pivot(r, "attach_latency", "model", "ms, p50 / p99", milliseconds, what="in turns"),
     "whole": whole,
     "memory": lambda r: memory(r, False),
     "memory-cast": lambda r: memory(r, True),
