@@ -242,7 +242,8 @@ def in_turns(options: argparse.Namespace) -> list[Row]:
             ways = stack.enter_context(Ways(place, shape, options.asked, limits, f"model-{number}"))
             makers[f"{tensors:,} tensors, {mib:,} MiB"] = ways.mapcell
         case = {"what": "in turns", "asked": options.asked}
-        found = compare(case, makers, options.rounds, burst=BURST, limit=options.limit)
+        # What is to be told apart is a few hundredths.
+        found = compare(case, makers, 3 * options.rounds, burst=BURST, limit=3 * options.limit)
     return [each | {"case": each["case"] | {"model": each["way"]}, "way": "mapcell"} for each in found]
 
 
