@@ -16,8 +16,8 @@ torch tensor; none of their elements is read. Files are warm in the page cache. 
     shared_memory          multiprocessing.shared_memory by name, with a pickled table of names in front
     Ray                    ray.get of a dict of arrays in the object store, connected
 
-In the end models of different sizes and numbers of tensors take turns with one another, mapcell alone: minutes lie
-between the cases above, and a machine is not the same then.
+First, models of different sizes and numbers of tensors take turns with one another, mapcell alone: minutes lie
+between the cases, and a machine is not the same then.
 
 Models are sparse: their bytes were never written. joblib and Ray know nothing sparse, so they take part up to
 `--written` MiB; torch and joblib up to `--most` tensors, since they need minutes to write more.
@@ -252,6 +252,8 @@ def measure(options: argparse.Namespace) -> list[Row]:
     rows: list[Row] = []
     try:
         with private_daemon():
+            # Before Ray is there, whose processes go on in the background.
+            turns = in_turns(options)
             for tensors, mib in dict.fromkeys(cases(options)):
                 with (
                     folder(options.folder) as place,
@@ -259,11 +261,10 @@ def measure(options: argparse.Namespace) -> list[Row]:
                 ):
                     case = {"tensors": tensors, "mib": mib, "asked": options.asked}
                     rows += compare(case, ways.all(), options.rounds, options.only, burst=BURST, limit=options.limit)
-            rows += in_turns(options)
     finally:
         if "ray" in sys.modules:
             sys.modules["ray"].shutdown()
-    return rows
+    return rows + turns
 
 
 def main() -> None:
