@@ -30,6 +30,9 @@ def leave(folder: Path, bench: str, rows: list[dict[str, Any]]) -> None:
     (folder / f"{bench}.json").write_text(json.dumps(document | {"rows": rows}))
 
 
+TURNS = {"1,000 tensors, 8 MiB": 0.0002, "1,000 tensors, 8,192 MiB": 0.00021, "100,000 tensors, 64 MiB": 0.0003}
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A folder with documents, and results of two scripts."""
@@ -44,6 +47,7 @@ def place(tmp_path: Path) -> Path:
             timed(case, "mapcell", 0.0002),
             timed({"tensors": 100_000, "mib": 64}, "mapcell", 0.0003),
             {"case": {"tensors": 100_000, "mib": 64}, "way": "joblib mmap", "failed": "OSError: too | many"},
+            *(timed({"what": "in turns", "model": model}, "mapcell", took) for model, took in TURNS.items()),
         ],
     )
     leave(
@@ -87,6 +91,7 @@ def test_tables_and_plots(place: Path) -> None:
     assert "— joblib mmap: `OSError: too / many`" in page
     assert "| attach to 1,000 tensors and have 10, connected, p50 | 0.2 ms | ≤ 0.25 ms | yes |" in page
     assert "| the same, 100,000 tensors against 1,000 | 1.5x | ≤ 1.1x | **no** |" in page
+    assert "| the same, 8 GiB against 8 MiB | 1.05x | ≤ 1.1x | yes |" in page
     plots = {path.name: path.read_bytes() for path in (place / "docs" / "plots").iterdir()}
     assert plots.keys() == {"attach.svg", "attach.png", "memory.svg", "memory.png"}
     assert report(place).returncode == 0
