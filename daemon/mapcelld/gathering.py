@@ -1,7 +1,7 @@
 """Huge pages of which none was set aside: the kernel makes each of 512 ordinary ones (MADV_COLLAPSE).
 
 Sealed memory lies in pages of 4 KiB, of which every process maps sixteen at a time when it first touches them. In huge
-pages the first touch of a model takes a fourth of the time, page tables take next to nothing, and the processor looks
+pages the first touch of a model takes less than half of the time, page tables a fraction, and the processor looks
 addresses up less often; but the kernel needs free memory in pieces of 2 MiB, and time to clear it. They count as
 shared memory like any other, and can be written, sealed, locked and swapped.
 
